@@ -1,0 +1,22 @@
+"""Time as a dependency: what the library knows of time, it asks of a `Clock`."""
+
+from phyxius.clock._clock import Clock, TimerHandle
+from phyxius.clock._controlled import ControlledClock, create_controlled_clock
+from phyxius.clock._instant import Instant
+from phyxius.clock._limits import Limited, gather_within, timeout
+from phyxius.clock._system import SystemClock, create_system_clock
+from phyxius.clock._threads import run_in_thread
+
+__all__ = [
+    "Clock",
+    "ControlledClock",
+    "Instant",
+    "Limited",
+    "SystemClock",
+    "TimerHandle",
+    "create_controlled_clock",
+    "create_system_clock",
+    "gather_within",
+    "run_in_thread",
+    "timeout",
+]

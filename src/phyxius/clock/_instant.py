@@ -1,0 +1,69 @@
+"""Points in time: what a clock read, on the wall and on the monotonic scale."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import attrs
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@attrs.frozen(kw_only=True)
+class Instant:
+    """One reading of a clock.
+
+    Instants have no order: within one process compare `mono_ns`; across processes there is only the wall time,
+    and a wall clock can be set.
+
+    Attributes:
+        wall_ns: Nanoseconds since 1970-01-01 UTC, as the wall clock had it.
+        mono_ns: Nanoseconds on this process's monotonic clock, whose zero means nothing; None if the instant
+            came from another process.
+    """
+
+    wall_ns: int
+    mono_ns: int | None
+
+    @property
+    def wall(self) -> datetime:
+        """The wall time as an aware UTC datetime, cut to the microsecond."""
+        return EPOCH + timedelta(microseconds=self.wall_ns // 1_000)
+
+    @property
+    def wall_rounded_up(self) -> datetime:
+        """The wall time as an aware UTC datetime, rounded up to the microsecond."""
+        return EPOCH + timedelta(microseconds=-(-self.wall_ns // 1_000))
+
+    def ns_since(self, other: Instant) -> int:
+        """Nanoseconds from `other` to this instant, negative if `other` is later.
+
+        They are counted on the monotonic scale where both instants have it, else on the wall's.
+        """
+        if self.mono_ns is None or other.mono_ns is None:
+            return self.wall_ns - other.wall_ns
+        return self.mono_ns - other.mono_ns
+
+    def shifted(self, ns: int) -> Instant:
+        """The instant `ns` nanoseconds later, as reckoned from this one."""
+        return Instant(
+            wall_ns=self.wall_ns + ns,
+            mono_ns=None if self.mono_ns is None else self.mono_ns + ns,
+        )
+
+
+def duration_ns(duration: timedelta) -> int:
+    """The exact nanoseconds of a duration."""
+    return duration // _MICROSECOND * 1_000
+
+
+def wall_ns_of(moment: datetime) -> int:
+    """Nanoseconds since 1970-01-01 UTC of an aware datetime.
+
+    Raises:
+        ValueError: The datetime is naive: it names no instant.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(f"{moment!r} has no time zone; write datetime(..., tzinfo=UTC)")
+    return duration_ns(moment - EPOCH)

@@ -1,0 +1,105 @@
+"""The event that a handler or a connector leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal, get_args
+
+import attrs
+
+from phyxius.clock import Instant
+from phyxius.journal import to_json_value
+
+Outcome = Literal["success", "failure"]
+_OUTCOMES = get_args(Outcome)
+_LONGEST_MESSAGE = 500
+
+
+@attrs.frozen
+class HandlerError:
+    """What a call raised: the name of the class, and the message, cut at 500 characters."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> HandlerError:
+        """Describe an exception, even one that cannot describe itself."""
+        try:
+            message = str(error)
+        except Exception:  # noqa: BLE001 - a foreign __str__
+            message = "(its message cannot be read)"
+        if len(message) > _LONGEST_MESSAGE:
+            message = message[: _LONGEST_MESSAGE - 1] + "…"
+        return cls(type(error).__name__, message)
+
+
+def _copy(observed: Mapping[str, object]) -> Mapping[str, object]:
+    return dict(observed)
+
+
+def _completed_at(event: HandlerEvent) -> Instant:
+    return event.completed_at
+
+
+@attrs.frozen
+class HandlerEvent:
+    """One finished call.
+
+    Attributes:
+        name: What ran, such as `"quote.read"`.
+        outcome: `"success"`, or `"failure"` if it raised.
+        completed_at: When it ended. A window holds what completed in it.
+        started_at: When it began; `completed_at` unless given.
+        source: What kind of code ran; the library's own audit events say `"migration"`.
+        observed: What was learned on the way; copied, so that later changes to the mapping do not reach it.
+        attempts: How many tries the call took.
+        error: What it raised.
+        invocation_id: Names this call.
+        correlation_id: Names what the call belongs to, such as a request.
+
+    Raises:
+        ValueError: The name is empty, or the outcome is neither of the two.
+    """
+
+    name: str
+    outcome: Outcome
+    completed_at: Instant
+    started_at: Instant = attrs.field(default=attrs.Factory(_completed_at, takes_self=True))
+    source: str = "handler"
+    observed: Mapping[str, object] = attrs.field(factory=dict, converter=_copy)
+    attempts: int = 1
+    error: HandlerError | None = None
+    invocation_id: str | None = None
+    correlation_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what no query could find, and fill in the start."""
+        if not self.name:
+            raise ValueError("an event needs a name")
+        if self.outcome not in _OUTCOMES:
+            raise ValueError(f'an outcome is "success" or "failure", not {self.outcome!r}')
+        if self.started_at is None:
+            object.__setattr__(self, "started_at", self.completed_at)
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the call took, to the microsecond; on the monotonic clock where both ends have it."""
+        return timedelta(microseconds=self.completed_at.ns_since(self.started_at) // 1_000)
+
+
+class _EventSerializer:
+    def dump(self, data: HandlerEvent, /) -> object:
+        fields = attrs.asdict(data, recurse=False)
+        fields |= {"completed_at": data.completed_at.wall_ns, "started_at": data.started_at.wall_ns}
+        return to_json_value(fields, fallback=repr)
+
+    def load(self, value: Any, /) -> HandlerEvent:
+        times = {key: Instant(wall_ns=int(value[key]), mono_ns=None) for key in ("completed_at", "started_at")}
+        error = value["error"] and HandlerError(**value["error"])
+        return HandlerEvent(**{**value, **times, "error": error})
+
+
+event_serializer = _EventSerializer()
+"""Writes and reads `HandlerEvent`s for `Journal(serializer=...)`; what JSON cannot hold is written as its `repr`."""

@@ -1,0 +1,109 @@
+"""Calls that have begun and not ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+import attrs
+
+from phyxius.clock import Instant
+
+
+@attrs.define(eq=False, slots=False)
+class NotYetObservedError(Exception):
+    """A call in flight was asked for what only its end will tell.
+
+    It is no LookupError, so that an `except KeyError` in a `where` does not take "not yet" for "not".
+    """
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"the call is in flight: {self.what} is not known yet"
+
+
+class ObservedSoFar(Mapping[str, object]):
+    """What was observed at the start of a call. Whatever else is asked of it raises: it may yet come."""
+
+    def __init__(self, observed: Mapping[str, object]) -> None:
+        self._observed = dict(observed)
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self._observed:
+            raise NotYetObservedError(f"observed[{key!r}]")
+        return self._observed[key]
+
+    def get(self, key: str, default: object = None) -> object:  # noqa: ARG002 - no default: it may yet come
+        """The value that was there at the start."""
+        return self[key]
+
+    def __contains__(self, key: object) -> bool:
+        if key not in self._observed:
+            raise NotYetObservedError(f"observed[{key!r}]")
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        self._incomplete()
+
+    def __len__(self) -> int:  # noqa: PLE0303 - it never returns
+        self._incomplete()
+
+    def __eq__(self, other: object) -> bool:
+        self._incomplete()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ObservedSoFar({self._observed!r})"
+
+    def _incomplete(self) -> NoReturn:
+        raise NotYetObservedError("all that it observes")
+
+
+@attrs.frozen(eq=False)
+class InFlightCall:
+    """A call in flight, in the shape of the `HandlerEvent` that it will become.
+
+    What only its end will tell raises `NotYetObservedError`, also through `observed.get` and `in`.
+
+    Attributes:
+        name: What runs.
+        started_at: Since when.
+        source: What kind of code runs.
+        observed: What was observed at its start.
+        invocation_id: Names this call.
+        correlation_id: Names what the call belongs to.
+    """
+
+    name: str
+    started_at: Instant
+    source: str = "handler"
+    observed: Mapping[str, object] = attrs.field(factory=dict, converter=ObservedSoFar)
+    invocation_id: str | None = None
+    correlation_id: str | None = None
+
+    @property
+    def outcome(self) -> NoReturn:
+        """Not known yet."""
+        raise NotYetObservedError("its outcome")
+
+    @property
+    def completed_at(self) -> NoReturn:
+        """Not known yet."""
+        raise NotYetObservedError("its completion")
+
+    @property
+    def duration(self) -> NoReturn:
+        """Not known yet."""
+        raise NotYetObservedError("its duration")
+
+    @property
+    def attempts(self) -> NoReturn:
+        """Not known yet."""
+        raise NotYetObservedError("how many attempts it takes")
+
+    @property
+    def error(self) -> NoReturn:
+        """Not known yet."""
+        raise NotYetObservedError("its error")

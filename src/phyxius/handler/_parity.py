@@ -1,0 +1,83 @@
+"""Whether two answers agree: a decision without clock, journal or loop."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from phyxius.fp import Ok, Result
+from phyxius.handler._event import HandlerError
+
+
+class Parity(StrEnum):
+    """How one attempt to compare old and new ended; an event has it as `observed["parity"]`.
+
+    Attributes:
+        MATCHED: Both answered, and the answers agree.
+        MISMATCHED: They disagree, or the old side raised where the new one answered.
+        IGNORED: They disagree in a way that `ignore` knows of; that is no match.
+        ERRORED: The new side raised or was late, or the comparison itself failed.
+        NOT_COMPARED: There was nothing to compare: both sides raised alike, or the call was cancelled.
+    """
+
+    MATCHED = "matched"
+    MISMATCHED = "mismatched"
+    IGNORED = "ignored"
+    ERRORED = "errored"
+    NOT_COMPARED = "not_compared"
+
+
+@attrs.frozen
+class Comparison:
+    """The verdict on one attempt, why, and the error behind it."""
+
+    parity: Parity
+    why: str | None = None
+    error: HandlerError | None = None
+
+
+@attrs.frozen
+class Comparator:
+    """How two answers are compared; None stands for `==` and for "nothing is ignored"."""
+
+    compare: Callable[[Any, Any], object] | None
+    ignore: Callable[[Any, Any], object] | None
+
+    def judge(self, old: Result[object, BaseException], new: Result[object, BaseException]) -> Comparison:
+        """The verdict on what the two sides did."""
+        if isinstance(old, Ok):
+            if isinstance(new, Ok):
+                return self._compare(old.value, new.value)
+            return Comparison(Parity.ERRORED, "the new side raised", HandlerError.of(new.error))
+        if not isinstance(old.error, Exception):
+            return Comparison(Parity.NOT_COMPARED, "the call was cancelled")
+        if isinstance(new, Ok):
+            return Comparison(Parity.MISMATCHED, "only the old side raised", HandlerError.of(old.error))
+        if type(old.error) is type(new.error):
+            return Comparison(Parity.NOT_COMPARED, "both sides raised alike", HandlerError.of(old.error))
+        return Comparison(Parity.ERRORED, "the new side raised something else", HandlerError.of(new.error))
+
+    def _compare(self, old: object, new: object) -> Comparison:
+        for answer in (old, new):
+            if inspect.isawaitable(answer):
+                return _errored(TypeError("a side answered with an awaitable; write it as an `async def`"))
+        try:
+            equal = (self.compare or operator.eq)(old, new)
+            ignored = False if equal is True or self.ignore is None else self.ignore(old, new)
+        except Exception as error:  # noqa: BLE001 - foreign comparators
+            return _errored(error)
+        for answer in (equal, ignored):
+            if type(answer) is not bool:
+                return _errored(TypeError(f"a comparison must answer True or False, not {type(answer).__name__}"))
+        if equal:
+            return Comparison(Parity.MATCHED)
+        return Comparison(Parity.IGNORED if ignored else Parity.MISMATCHED)
+
+
+def _errored(error: Exception) -> Comparison:
+    return Comparison(Parity.ERRORED, "the comparison failed", HandlerError.of(error))

@@ -1,0 +1,178 @@
+"""Recording: a call becomes an event."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from typing_extensions import ParamSpec
+
+from phyxius.handler._event import HandlerError, HandlerEvent, Outcome
+from phyxius.handler._in_flight import InFlightCall
+from phyxius.journal import Journal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logger = logging.getLogger("phyxius.handler")
+_innermost: ContextVar[Recording | None] = ContextVar("phyxius_recording", default=None)
+
+
+class Recording:
+    """A call that is being recorded.
+
+    Attributes:
+        name: The name of the event that it will become.
+        observed: What is learned while the call runs; fill it as you like.
+    """
+
+    def __init__(self, journal: Journal[Any], name: str, observed: Mapping[str, object]) -> None:
+        self.name = name
+        self.observed = dict(observed)
+        self._journal = journal
+        self._started_at = journal.clock.now()
+        self._end = journal.begin(InFlightCall(name, self._started_at, observed=observed))
+        self._outer: Recording | None = None
+        self._goes_on = False
+
+    def __enter__(self) -> Recording:
+        """Make it the innermost recording of the current context."""
+        self._outer = _innermost.get()
+        _innermost.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Append the event, unless the work goes on in an awaitable."""
+        _innermost.set(self._outer)
+        if self._goes_on:
+            return
+        if error is None:
+            self.finish("success")
+        else:
+            self.finish("failure", HandlerError.of(error))
+
+    def finish(self, outcome: Outcome, error: HandlerError | None = None) -> None:
+        """Append the event. A journal that refuses it is logged, and knows that it lost something."""
+        event = HandlerEvent(
+            name=self.name,
+            outcome=outcome,
+            completed_at=self._journal.clock.now(),
+            started_at=self._started_at,
+            observed=self.observed,
+            error=error,
+        )
+        try:
+            self._journal.append(event)
+        except Exception:
+            _logger.exception("the journal refused the event of %r: a loss", self.name)
+        finally:
+            self._end()
+
+    def go_on(self, answer: Awaitable[R]) -> Awaitable[R]:
+        """Leave without an event: a plain function answered with an awaitable, and the work is in the awaiting."""
+
+        async def end() -> R:
+            self._goes_on = False
+            with self:
+                return await answer
+
+        self._goes_on = True
+        return end()
+
+
+class recorded:  # noqa: N801 - it reads as a decorator
+    """Record a call in the journal: a decorator for async and plain functions, and a context manager.
+
+        @recorded(journal, "quote.read")
+        async def read_quote(quote_id: str) -> Quote: ...
+
+        with recorded(journal, "sqs.consume", observed={"queue_url": url}) as call:
+            call.observed["messages"] = len(await receive(url))
+
+    The name is declared at once. From before its body until after its event is appended the call counts as in
+    flight. What it raises, a cancellation included, is recorded as a failure and raised on.
+
+    Args:
+        journal: Where the event goes.
+        name: The name of the event.
+        observed: What is known at the start; a `where` is asked about it while the call is in flight.
+
+    Raises:
+        ValueError: The name is empty.
+        TypeError: The decorated function is a generator: it has no one end to record.
+    """
+
+    def __init__(self, journal: Journal[Any], name: str, observed: Mapping[str, object] | None = None) -> None:
+        journal.declare(name)
+        self._journal = journal
+        self._name = name
+        self._observed = dict(observed or {})
+        self._entered: Recording | None = None
+
+    def __enter__(self) -> Recording:
+        """Begin the recording.
+
+        Raises:
+            RuntimeError: This object was entered already; make one per call.
+        """
+        if self._entered is not None:
+            raise RuntimeError(f"this recorded({self._name!r}) was entered already; write one for each call")
+        self._entered = self._begin()
+        return self._entered.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the recording."""
+        assert self._entered is not None
+        self._entered.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Record each call of a function."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"recorded({self._name!r}) cannot record the generator {function!r}: it has no one end; "
+                "write `with recorded(...)` around the work that counts"
+            )
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self._begin():
+                    return await cast("Awaitable[Any]", function(*args, **kwargs))
+
+            return cast("Callable[P, R]", call_async)
+
+        @functools.wraps(function)
+        def call_plain(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._begin() as recording:
+                answer = function(*args, **kwargs)
+                return cast("R", recording.go_on(answer)) if inspect.isawaitable(answer) else answer
+
+        return call_plain
+
+    def _begin(self) -> Recording:
+        return Recording(self._journal, self._name, self._observed)
+
+
+def current_recording() -> Recording | None:
+    """The innermost recording of this context."""
+    return _innermost.get()
+
+
+def observe(**fields: object) -> None:
+    """Add to what the innermost recording of this context observes; outside of one it does nothing.
+
+    So a function deep in a call can note what the event should tell, and still runs where nothing is recorded.
+    """
+    recording = _innermost.get()
+    if recording is not None:
+        recording.observed.update(fields)

@@ -1,0 +1,134 @@
+"""The one event that every call of `advance()` leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from asyncio import CancelledError
+from collections.abc import Mapping
+from typing import Any
+
+from phyxius.clock import Instant
+from phyxius.handler import HandlerError, HandlerEvent
+from phyxius.journal import Journal, to_json_value
+from phyxius.migration._decision import Finding
+from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._judge import Passed, gap_details
+from phyxius.migration._outcomes import EvidenceErrored, EvidenceFailed, StoreErrored
+
+_logger = logging.getLogger("phyxius.migration")
+_LARGEST_DETAILS = 16 * 1024
+_LONGEST_REPR = 1_000
+
+
+def write_audit(journal: Journal[Any], event: HandlerEvent) -> Exception | None:
+    """Append the event; a journal that refuses it changes no answer, and is told of in the log."""
+    try:
+        journal.append(event)
+    except (Exception, CancelledError) as error:
+        _logger.exception("the journal refused the audit event of %s: %s", event.name, dict(event.observed))
+        return error if isinstance(error, Exception) else RuntimeError(f"the journal raised {error!r}")
+    return None
+
+
+def audit_event(
+    *,
+    migration: str,
+    attempt: str,
+    from_phase: str | None,
+    attempted: str | None,
+    started_at: Instant,
+    completed_at: Instant,
+    findings: Mapping[str, Finding],
+    refusal: Mapping[str, object] | None,
+) -> HandlerEvent:
+    """The event of one call: the evidence if there is no refusal, else the refusal."""
+    observed: dict[str, object] = {
+        "migration": migration,
+        "attempt": attempt,
+        "from": from_phase,
+        "attempted": attempted,
+    }
+    tolerated = {
+        name: [gap_details(gap) for gap in finding.tolerated]
+        for name, finding in findings.items()
+        if isinstance(finding, Passed) and finding.tolerated
+    }
+    if tolerated:
+        observed["tolerated"] = tolerated
+    if refusal is None:
+        observed["snapshot"] = payloads_of(findings)
+    else:
+        observed["refusal"] = refusal
+    return HandlerEvent(
+        name=f"migration.{migration}.advance",
+        outcome="success" if refusal is None else "failure",
+        source="migration",
+        started_at=started_at,
+        completed_at=completed_at,
+        observed=observed,
+        invocation_id=attempt,
+    )
+
+
+def payloads_of(findings: Mapping[str, Finding]) -> dict[str, object]:
+    """What each source learned, in fresh copies."""
+    return {name: finding.payload for name, finding in findings.items() if isinstance(finding, Passed)}
+
+
+def refusal_details(refusal: Any) -> dict[str, object]:
+    """A refusal as JSON values."""
+    failures: Mapping[str, EvidenceFailure] = {}
+    errors: Mapping[str, BaseException] = {}
+    if isinstance(refusal, EvidenceFailed | EvidenceErrored):
+        failures = refusal.failures
+    if isinstance(refusal, EvidenceErrored):
+        errors = refusal.errors
+    elif isinstance(refusal, StoreErrored):
+        errors = {refusal.operation: refusal.error}
+    details: dict[str, object] = {
+        "type": refusal.type,
+        "message": refusal.message,
+        "failures": {name: _failure_details(failure) for name, failure in failures.items()},
+        "errors": {name: _error_details(error) for name, error in errors.items()},
+    }
+    if isinstance(refusal, StoreErrored):
+        details["committed"] = refusal.committed
+    return details
+
+
+def cancelled_details() -> dict[str, object]:
+    """The refusal of a call that was cancelled before its commit began."""
+    message = "the call was cancelled before the transition began; nothing moved, advance() again"
+    return {"type": "CANCELLED", "message": message, "failures": {}, "errors": {}}
+
+
+def _failure_details(failure: EvidenceFailure) -> dict[str, object]:
+    return {
+        "reason": failure.reason,
+        "details": _writable(failure.details),
+        "retry_at": None if failure.retry_at is None else failure.retry_at.isoformat(),
+    }
+
+
+def _error_details(error: BaseException) -> dict[str, object]:
+    described = HandlerError.of(error)
+    return {"type": described.type, "message": described.message}
+
+
+def _writable(details: object) -> object:
+    try:
+        value = to_json_value(details, fallback=_representation)
+        if len(json.dumps(value)) <= _LARGEST_DETAILS:
+            return value
+    except Exception:  # noqa: BLE001 - details are foreign objects, and may not even be readable
+        _logger.warning("the details of a failure could not be read as JSON")
+    return {"repr": _representation(details)}
+
+
+def _representation(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__
+        text = f"<{type(value).__name__} that cannot be represented>"
+    return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 1] + "…"

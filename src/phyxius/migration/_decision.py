@@ -1,0 +1,92 @@
+"""What follows from what is known: decisions without clock, loop or store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Generic, TypeAlias
+
+import attrs
+from typing_extensions import TypeVar
+
+from phyxius.fp import Ok
+from phyxius.migration._errors import WrongShapeError
+from phyxius.migration._evidence import AnySource
+from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._judge import Passed
+from phyxius.migration._outcomes import (
+    AlreadyAtFinal,
+    EvidenceErrored,
+    EvidenceFailed,
+    NotNext,
+    Readiness,
+    SpecChanged,
+    Verdict,
+)
+from phyxius.migration._spec import MigrationSpec
+
+P = TypeVar("P", bound=str, default=str)
+Finding: TypeAlias = Passed | EvidenceFailure | Exception
+"""What became of one source, before it is told to anyone."""
+
+
+@attrs.frozen
+class Step(Generic[P]):
+    """The one step that can be tried from a phase, and the sources that guard it."""
+
+    from_phase: P
+    to_phase: P
+    sources: Mapping[str, AnySource]
+
+
+def next_step(
+    spec: MigrationSpec[P], recorded: str, to: str | None
+) -> Step[P] | AlreadyAtFinal[P] | NotNext[P] | SpecChanged:
+    """Which step a call of `advance(to)` asks for, or why there is none."""
+    order = spec.order
+    if recorded not in order:
+        return SpecChanged((recorded,), tuple(map(str, order)))
+    index = order.index(recorded)
+    current = order[index]
+    if index + 1 == len(order):
+        return AlreadyAtFinal(current)
+    following = order[index + 1]
+    if to is not None and to != following:
+        return NotNext(to, current, following)
+    sources = dict(spec.phases[following].evidence)
+    if index == 0:
+        sources |= spec.phases[current].evidence
+    return Step(current, following, sources)
+
+
+def refusal_for(step: Step[P], findings: Mapping[str, Finding]) -> EvidenceFailed[P] | EvidenceErrored[P] | None:
+    """Why the step may not be taken; None only if every declared source, and no other, has a true `Ok`."""
+    failures: dict[str, EvidenceFailure] = {}
+    errors: dict[str, Exception] = {}
+    for name in dict.fromkeys((*step.sources, *findings)):
+        finding = findings.get(name)
+        if isinstance(finding, EvidenceFailure):
+            failures[name] = finding
+        elif isinstance(finding, Exception):
+            errors[name] = finding
+        elif type(finding) is not Passed or name not in step.sources:
+            errors[name] = WrongShapeError("no answer, or one to no question,", "exactly one for each source")
+    if errors:
+        return EvidenceErrored(step.to_phase, errors, failures)
+    return EvidenceFailed(step.to_phase, failures) if failures else None
+
+
+def readiness_of(step: Step[P], findings: Mapping[str, Finding]) -> Readiness[P]:
+    """The findings as people want to see them."""
+    verdicts: dict[str, Verdict] = {
+        name: Ok(finding.payload) if isinstance(finding, Passed) else finding for name, finding in findings.items()
+    }
+    blockers = [finding for finding in findings.values() if not isinstance(finding, Passed)]
+    times = [blocker.retry_at if isinstance(blocker, EvidenceFailure) else None for blocker in blockers]
+    ready = refusal_for(step, findings) is None
+    return Readiness(step.from_phase, step.to_phase, verdicts, ready, _latest(times))
+
+
+def _latest(times: list[datetime | None]) -> datetime | None:
+    known = [time for time in times if time is not None]
+    return max(known) if known and len(known) == len(times) else None

@@ -1,0 +1,51 @@
+"""How evidence is said to be there, or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+import attrs
+
+from phyxius.fp import Err, Ok
+from phyxius.migration._window import JournalWindow
+
+T = TypeVar("T")
+
+
+def _copy(details: Mapping[str, object]) -> Mapping[str, object]:
+    return dict(details)
+
+
+@attrs.frozen
+class EvidenceFailure:
+    """Why a source is not `Ok`: no fault, but a condition that does not hold (yet).
+
+    Attributes:
+        reason: One line that names the blocker and, where it can, the remedy.
+        details: What was observed; it goes into the audit.
+        retry_at: The earliest time at which it can pass, an aware datetime, where that is known.
+
+    Raises:
+        ValueError: `retry_at` has no time zone.
+    """
+
+    reason: str
+    details: Mapping[str, object] = attrs.field(factory=dict, converter=_copy)
+    retry_at: datetime | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a naive time, which could not be compared with others."""
+        if self.retry_at is not None and self.retry_at.utcoffset() is None:
+            raise ValueError(f"retry_at {self.retry_at!r} has no time zone; write datetime(..., tzinfo=UTC)")
+
+
+Evidence: TypeAlias = Ok[T] | Err[EvidenceFailure | str]
+"""What a check or a predicate answers; `err("text")` is short for an `EvidenceFailure` with that reason."""
+
+Check: TypeAlias = Callable[[], Evidence[T] | Awaitable[Evidence[T]]]
+"""An `async def`, or a plain function, that takes nothing and answers with `Evidence`."""
+
+Predicate: TypeAlias = Callable[[JournalWindow], Evidence[T]]
+"""A plain function that makes its claim about a window."""

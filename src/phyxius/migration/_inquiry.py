@@ -1,0 +1,90 @@
+"""Asking all the sources of a step, at once and under their limits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import attrs
+
+from phyxius.clock import Clock, Instant, Limited, gather_within
+from phyxius.fp import Ok
+from phyxius.migration._attempt import Attempt, running_attempt
+from phyxius.migration._decision import Finding, Step
+from phyxius.migration._errors import CheckCancelledError
+from phyxius.migration._evidence import AnySource, JournalWindowEvidence
+from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._judge import Passed, check_window, judge_answer, judge_window
+from phyxius.migration._outcomes import describe
+from phyxius.migration._stores import JournalStore
+
+RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""How a plain check is run off the event loop: takes the check, and is awaited for its answer."""
+
+# An answer of a journal window that waited longer than this for the others is asked for again.
+_FRESH_NS = 1_000_000_000
+
+
+@attrs.frozen
+class Inquirer:
+    """Asks sources on behalf of a migration."""
+
+    migration: str
+    clock: Clock
+    journal_store: JournalStore
+    run_sync: RunSync
+    evidence_timeout: timedelta
+
+    async def ask(self, step: Step[Any], attempt: str) -> dict[str, Finding]:
+        """Ask every source of a step; one finding for each, in the order of their declaration."""
+        findings, ended_at = await self._round(step, attempt, step.sources)
+        if all(type(finding) is Passed for finding in findings.values()):
+            now = self.clock.now()
+            stale = {
+                name: source
+                for name, source in step.sources.items()
+                if type(source) is JournalWindowEvidence and now.ns_since(ended_at[name]) > _FRESH_NS
+            }
+            again, _ = await self._round(step, attempt, stale)
+            findings |= again
+        return findings
+
+    async def _round(
+        self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource]
+    ) -> tuple[dict[str, Finding], dict[str, Instant]]:
+        calls: dict[str, Limited[Finding]] = {}
+        for name, source in sources.items():
+            subject = Attempt(self.migration, str(step.from_phase), str(step.to_phase), name, attempt)
+            calls[name] = Limited(self._question(source, subject), source.timeout or self.evidence_timeout)
+        settled = await gather_within(self.clock, calls)
+        findings: dict[str, Finding] = {}
+        for name in sources:
+            result = settled[name].result
+            findings[name] = result.value if isinstance(result, Ok) else _broken(result.error)
+        return findings, {name: each.at for name, each in settled.items()}
+
+    def _question(self, source: AnySource, subject: Attempt) -> Callable[[], Awaitable[Finding]]:
+        async def ask() -> Passed | EvidenceFailure:
+            running_attempt.set(subject)
+            if isinstance(source, JournalWindowEvidence):
+                window = check_window(await self.journal_store.query(source.query, source.window))
+                return judge_window(source, window, source.predicate(window))
+            return judge_answer(await self._answer_of(source.check))
+
+        return ask
+
+    async def _answer_of(self, check: Callable[[], Any]) -> object:
+        if inspect.iscoroutinefunction(check):
+            return await check()
+        answer = await self.run_sync(check)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+def _broken(error: BaseException) -> Exception:
+    if isinstance(error, Exception):
+        return error
+    cancelled = CheckCancelledError(describe(error))
+    cancelled.__cause__ = error
+    return cancelled

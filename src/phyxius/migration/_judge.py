@@ -1,0 +1,161 @@
+"""When an answer is a true `Ok`: decisions without clock, loop or store."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from datetime import timedelta
+from typing import cast
+
+import attrs
+
+from phyxius.fp import Err, Ok
+from phyxius.journal import PayloadError, to_json_value
+from phyxius.migration._errors import WrongShapeError
+from phyxius.migration._evidence import JournalWindowEvidence
+from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._window import Coverage, Gap, JournalWindow
+
+_LARGEST_PAYLOAD = 16 * 1024
+_WANTED = "ok(payload), err(EvidenceFailure(...)) or err(text)"
+
+
+@attrs.frozen
+class Passed:
+    """A true `Ok`.
+
+    Attributes:
+        text: The payload as JSON text, taken when it was judged.
+        tolerated: The gaps that `max_gap` let pass.
+    """
+
+    text: str
+    tolerated: tuple[Gap, ...] = ()
+
+    @property
+    def payload(self) -> object:
+        """A fresh copy of the payload, as JSON values."""
+        return json.loads(self.text)
+
+
+def judge_answer(answer: object) -> Passed | EvidenceFailure:
+    """Judge what a check or a predicate answered.
+
+    Raises:
+        WrongShapeError: It is neither the exact `Ok` nor an `Err` with a proper reason.
+        PayloadError: The payload cannot be written as JSON, or takes more than 16 KiB.
+    """
+    if type(answer) is Ok:
+        return Passed(_payload_text(answer.value))
+    if type(answer) is Err:
+        if type(answer.error) is EvidenceFailure:
+            return answer.error
+        if isinstance(answer.error, str):
+            return EvidenceFailure(answer.error)
+        raise WrongShapeError(f"err({_kind(answer.error)})", _WANTED)
+    raise WrongShapeError(_kind(answer), _WANTED)
+
+
+def judge_window(
+    source: JournalWindowEvidence[object], window: JournalWindow, answer: object
+) -> Passed | EvidenceFailure:
+    """Judge what a predicate said of a window, and whether the window can vouch for it.
+
+    Raises:
+        WrongShapeError: As `judge_answer`.
+        PayloadError: As `judge_answer`.
+    """
+    passed = judge_answer(answer)
+    if isinstance(passed, EvidenceFailure):
+        return passed
+    if not len(window.events) and (silence := _doubted_silence(source, window)):
+        return silence
+    if source.coverage == "partial":
+        return passed
+    if window.truncated:
+        return EvidenceFailure(
+            f"the query's limit of {source.query.limit} cut events off, so the window is not complete; "
+            'raise the limit, or claim coverage="partial" if more events could not overturn the claim',
+            {"limit": source.query.limit},
+        )
+    coverage = Coverage.of(window, source.window)
+    if coverage.total() > source.max_gap:
+        return _gap_failure(coverage, source.max_gap)
+    return attrs.evolve(passed, tolerated=coverage.gaps)
+
+
+def check_window(window: object) -> JournalWindow:
+    """The answer of a journal store, if it is one.
+
+    Raises:
+        WrongShapeError: It is no `JournalWindow`.
+    """
+    if not issubclass(type(window), JournalWindow):
+        raise WrongShapeError(_kind(window), "a JournalWindow, which says what it can vouch for,")
+    return cast("JournalWindow", window)
+
+
+def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindow) -> EvidenceFailure | None:
+    name = source.query.name
+    if source.witness and name is None:
+        return EvidenceFailure(
+            "nothing happened, but the query names no events, and nobody can witness the silence of everything; "
+            "name them, or waive it with witness=False"
+        )
+    if source.witness and not window.witnessed:
+        return EvidenceFailure(
+            f'nothing named "{name}" happened, but not every recorder declares that it would have recorded it; '
+            f'mend the name if it is misspelt, or journal.declare("{name}") in the build that no longer has the code',
+            {"name": name},
+        )
+    if window.in_flight:
+        call = window.in_flight[0]
+        return EvidenceFailure(
+            f'{len(window.in_flight)} matching calls are in flight, the oldest "{call.name}" since '
+            f"{call.started_at.wall.isoformat()}; wait until they have ended",
+            {"in_flight": [{"name": each.name, "since": each.started_at.wall} for each in window.in_flight[:20]]},
+        )
+    return None
+
+
+def _gap_failure(coverage: Coverage, max_gap: timedelta) -> EvidenceFailure:
+    retry_at = coverage.covered_at(max_gap)
+    total = coverage.total()
+    longest = max(coverage.gaps, key=lambda gap: gap.until - gap.since)
+    recorder = f", recorder {longest.recorder}" if longest.recorder else ""
+    allowed = f"; {max_gap} may be" if max_gap else ""
+    return EvidenceFailure(
+        f"the journal cannot vouch for the whole window: {total} of {coverage.window} are missing{allowed}, most of "
+        f"it from {longest.since.isoformat()} to {longest.until.isoformat()} ({longest.reason}{recorder}); wait",
+        {
+            "missing": str(total),
+            "max_gap": str(max_gap),
+            "gaps": [gap_details(gap) for gap in coverage.gaps[:20]],
+        },
+        retry_at=retry_at,
+    )
+
+
+def gap_details(gap: Gap) -> dict[str, object]:
+    """A gap as JSON values."""
+    return {
+        "since": gap.since.isoformat(),
+        "until": gap.until.isoformat(),
+        "reason": gap.reason,
+        "recorder": gap.recorder,
+    }
+
+
+def _payload_text(payload: object) -> str:
+    text = json.dumps(to_json_value(payload), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    size = len(text.encode())
+    if size > _LARGEST_PAYLOAD:
+        raise PayloadError(f"the payload takes {size} bytes as JSON; {_LARGEST_PAYLOAD} are allowed: give a summary")
+    return text
+
+
+def _kind(answer: object) -> str:
+    if inspect.iscoroutine(answer):
+        answer.close()
+        return "a coroutine that nobody awaited"
+    return "None" if answer is None else f"{type(answer).__module__}.{type(answer).__qualname__}"

@@ -1,0 +1,97 @@
+"""Queries over the journal of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from phyxius.clock import Clock, Instant
+from phyxius.handler import HandlerEvent, InFlightCall
+from phyxius.journal import Journal
+from phyxius.migration._errors import SpecError
+from phyxius.migration._event_index import EventIndex
+from phyxius.migration._window import Gap, JournalQuery, JournalWindow
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class MemoryJournalStore:
+    """A `JournalStore` over the journal in memory; made by `create_memory_journal_store`.
+
+    It sees what this process did and nothing else, which its `scope` says.
+    """
+
+    scope: Literal["process"] = "process"
+
+    def __init__(self, journal: Journal[Any]) -> None:
+        self._journal = journal
+        self._index = journal.follow(EventIndex)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that ages are measured on."""
+        return self._journal.clock
+
+    async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
+        """The matching events of the last `window` on the monotonic clock, and what may be missing."""
+        journal = self._journal
+        with journal.paused():
+            now = journal.clock.now()
+            since = now.shifted(-(window // _MICROSECOND) * 1_000)
+            assert since.mono_ns is not None
+            events = self._index.since(since.mono_ns, query.name, query.outcome)
+            in_flight = journal.in_flight
+            gaps = self._gaps(since, now)
+            witnessed = query.name is not None and query.name in journal.declared
+        found, truncated = _select(query, events)
+        return JournalWindow(
+            found,
+            since=since.wall,
+            until=now.wall_rounded_up,
+            gaps=gaps,
+            truncated=truncated,
+            witnessed=witnessed,
+            in_flight=[call for call in in_flight if isinstance(call, InFlightCall) and query.matches_call(call)],
+        )
+
+    def _gaps(self, since: Instant, now: Instant) -> list[Gap]:
+        journal, lost = self._journal, self._index.lost_until
+        gaps: list[Gap] = []
+        for until, reason in (
+            (journal.complete_since, journal.complete_since_reason),
+            (lost, "an entry that is no HandlerEvent was appended then, and no query can find it"),
+        ):
+            if until is not None and until.ns_since(since) > 0:
+                end = now.shifted(-now.ns_since(until)).wall_rounded_up
+                gaps.append(Gap(since.wall, end, reason))
+        return gaps
+
+
+def create_memory_journal_store(*, journal: Journal[Any], clock: Clock | None = None) -> MemoryJournalStore:
+    """A journal store over a journal in memory. Stores of one journal share one index, made at the first call.
+
+    Args:
+        journal: The journal of this process.
+        clock: The journal's clock; it may be left out, and no other is right.
+
+    Raises:
+        SpecError: `clock` is another one than the journal's.
+    """
+    if clock is not None and clock is not journal.clock:
+        raise SpecError("the journal has another clock than the one given; use one clock for everything")
+    return MemoryJournalStore(journal)
+
+
+def _select(query: JournalQuery, events: list[HandlerEvent]) -> tuple[Sequence[HandlerEvent], bool]:
+    limit = len(events) if query.limit is None else query.limit
+    if query.name is None or query.where is not None:
+        kept: list[HandlerEvent] = []
+        for event in reversed(events):
+            if (query.name is None and event.source == "migration") or (query.where and not query.where(event)):
+                continue
+            kept.append(event)
+            if len(kept) > limit:
+                break
+        events = kept[::-1]
+    return (events[-limit:], True) if len(events) > limit else (events, False)

@@ -1,0 +1,108 @@
+"""What a migration asks of its stores. Adapters implement these protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Protocol
+
+import attrs
+
+from phyxius.clock import Instant
+from phyxius.fp import Result
+from phyxius.migration._window import JournalQuery, JournalWindow
+
+
+@attrs.frozen
+class Committed:
+    """A transition was committed.
+
+    Attributes:
+        at: When, on the store's clock.
+    """
+
+    at: Instant = attrs.field(validator=attrs.validators.instance_of(Instant))
+
+
+@attrs.frozen
+class Conflict:
+    """A transition was not committed: the phase is not the one that was expected.
+
+    Attributes:
+        actual: The phase as it is.
+    """
+
+    actual: str
+
+
+@attrs.frozen
+class EvidenceSnapshot:
+    """What a store keeps with a transition.
+
+    Attributes:
+        attempt: Names the call of `advance()`; never used twice.
+        payloads: What each source learned, as JSON values.
+    """
+
+    attempt: str
+    payloads: Mapping[str, object]
+
+
+@attrs.frozen
+class Transition:
+    """One step that was taken.
+
+    Attributes:
+        from_phase: Where the migration was.
+        to_phase: Where it is since.
+        at: Since when.
+        attempt: The id of the call that moved it.
+        evidence: What each source had learned, as JSON values.
+    """
+
+    from_phase: str
+    to_phase: str
+    at: Instant
+    attempt: str
+    evidence: Mapping[str, object]
+
+
+class JournalStore(Protocol):
+    """The read side: answers what happened. Its class says in `scope` whose events it sees.
+
+    A store may have `scope`: `"fleet"` if it sees the events of every process, else `"process"`, the default.
+    """
+
+    async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
+        """The matching events that completed in the last `window`, bounds included, and later-stamped ones.
+
+        Whatever the store cannot vouch for, it must say as a gap.
+        """
+        ...
+
+
+class PhaseStore(Protocol):
+    """The write side: holds the phase of one migration.
+
+    A store may also have:
+
+    - `scope`: `"process"` if no other process sees it, else `"fleet"`, the default;
+    - `async resolve(attempt, /) -> Committed | None`: what became of an attempt. It is a fence: after None,
+      `try_advance` with that attempt raises `AttemptFencedError`;
+    - `async history() -> Sequence[Transition]`.
+    """
+
+    async def current(self) -> str:
+        """The phase now."""
+        ...
+
+    async def try_advance(
+        self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
+    ) -> Result[Committed, Conflict]:
+        """Compare and set, in one step with whatever record the store keeps of it.
+
+        Raises:
+            SpecChangedError: The store recorded another order of phases.
+            AttemptFencedError: This attempt was resolved as not committed.
+        """
+        ...
