@@ -41,9 +41,7 @@ def _resolve_public(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     public = re.sub(r"\._\w+(?=\.)", "", node.get("reftarget", ""))
     if node.get("refdomain") != "py" or public == node["reftarget"]:
         return None
-    return env.domains["py"].resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], public, node, contnode
-    )
+    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, node["reftype"], public, node, contnode)
 
 
 def setup(app: Sphinx) -> None:

@@ -50,9 +50,7 @@ def parse_python_blocks(document: Document) -> Iterator[Region]:
 def _evaluate(example: Example) -> str | None:
     source, expected = example.parsed
     padding = "\n" * (example.line + source.line_offset)  # so that tracebacks show the page's own lines
-    code = compile(
-        padding + source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
-    )
+    code = compile(padding + source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     with redirect_stdout(io.StringIO()) as stdout:
         result = eval(code, example.namespace)  # a coroutine if the block awaits
         if inspect.iscoroutine(result):

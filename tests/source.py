@@ -88,9 +88,7 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {
-    module.name: module for module in (Module(_dotted(path), path) for path in sorted(SRC.rglob("*.py")))
-}
+MODULES = {module.name: module for module in (Module(_dotted(path), path) for path in sorted(SRC.rglob("*.py")))}
 FACES = [MODULES[name] for name in (f"phyxius.{floor}" for floor in CORE) if name in MODULES]
 
 

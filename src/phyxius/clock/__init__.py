@@ -3,7 +3,7 @@
 from phyxius.clock._clock import Clock, TimerHandle
 from phyxius.clock._controlled import ControlledClock, create_controlled_clock
 from phyxius.clock._instant import Instant
-from phyxius.clock._limits import Limited, gather_within, timeout
+from phyxius.clock._limits import Limited, Settled, gather_within, timeout
 from phyxius.clock._system import SystemClock, create_system_clock
 from phyxius.clock._threads import run_in_thread
 
@@ -12,6 +12,7 @@ __all__ = [
     "ControlledClock",
     "Instant",
     "Limited",
+    "Settled",
     "SystemClock",
     "TimerHandle",
     "create_controlled_clock",

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from phyxius.clock import Instant
-from phyxius.journal import to_json_value
+from phyxius.journal import JournalSerializer, to_json_value
 
 Outcome = Literal["success", "failure"]
 _OUTCOMES = get_args(Outcome)
@@ -101,5 +101,5 @@ class _EventSerializer:
         return HandlerEvent(**{**value, **times, "error": error})
 
 
-event_serializer = _EventSerializer()
+event_serializer: JournalSerializer[HandlerEvent] = _EventSerializer()
 """Writes and reads `HandlerEvent`s for `Journal(serializer=...)`; what JSON cannot hold is written as its `repr`."""

@@ -33,7 +33,7 @@ class Recording:
 
     def __init__(self, journal: Journal[Any], name: str, observed: Mapping[str, object]) -> None:
         self.name = name
-        self.observed = dict(observed)
+        self.observed: dict[str, object] = dict(observed)
         self._journal = journal
         self._started_at = journal.clock.now()
         self._end = journal.begin(InFlightCall(name, self._started_at, observed=observed))

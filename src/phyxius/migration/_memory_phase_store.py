@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from typing import Literal
@@ -48,7 +49,7 @@ class MemoryPhaseStore:
                 return err(Conflict(self._phase))
             at = self._clock.now()
             self._transitions[evidence.attempt] = Transition(
-                from_phase, to_phase, at, evidence.attempt, evidence.payloads
+                from_phase, to_phase, at, evidence.attempt, copy.deepcopy(dict(evidence.payloads))
             )
             self._phase = to_phase
             return ok(Committed(at))
