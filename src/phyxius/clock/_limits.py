@@ -34,7 +34,6 @@ class timeout:  # noqa: N801 - it reads like asyncio.timeout
     def __init__(self, clock: Clock, limit: timedelta) -> None:
         self._clock = clock
         self._limit = limit
-        self._expired = False
 
     async def __aenter__(self) -> timeout:
         """Start the limit."""
@@ -43,11 +42,12 @@ class timeout:  # noqa: N801 - it reads like asyncio.timeout
             raise RuntimeError("timeout() needs to run inside a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._watch = _start(self._expire(task))
+        self._expired = False
+        self._watch = _start(self._expire(task, self._clock.now()))
         return self
 
-    async def _expire(self, task: asyncio.Task[Any]) -> None:
-        await self._clock.sleep(self._limit)
+    async def _expire(self, task: asyncio.Task[Any], began: Instant) -> None:
+        await _sleep_from(self._clock, began, self._limit)
         self._expired = True
         task.cancel()
 
@@ -115,7 +115,7 @@ class _Gathering(Generic[T]):
             task = self._tasks[name] = _start(self._run(name, call))
             task.add_done_callback(partial(self._on_done, name))
         for limit in {call.limit for call in self._calls.values()}:
-            watch = _start(self._clock.sleep(limit))
+            watch = _start(_sleep_from(self._clock, self._began, limit))
             watch.add_done_callback(partial(self._on_limit, limit))
             self._watches.append(watch)
 
@@ -142,7 +142,7 @@ class _Gathering(Generic[T]):
             return
         broken = watch.exception()
         for name, call in self._calls.items():
-            if call.limit == limit and name not in self._ended and name not in self.settled:
+            if call.limit == limit and name not in self._ended:
                 self._settle(name, Err(broken or self._too_late(name)), self._clock.now())
                 self._tasks[name].cancel()
 
@@ -155,8 +155,15 @@ class _Gathering(Generic[T]):
             self.all_settled.set_result(None)
 
     def stop(self) -> None:
-        for task in (*self._tasks.values(), *self._watches):
+        # A second cancellation would break into the clean-up of a call that was late.
+        unsettled = [task for name, task in self._tasks.items() if name not in self.settled]
+        for task in (*unsettled, *self._watches):
             task.cancel()
+
+
+async def _sleep_from(clock: Clock, began: Instant, duration: timedelta) -> None:
+    """Sleep until `duration` after `began`, however late the event loop comes to it."""
+    await clock.sleep(duration - timedelta(microseconds=clock.now().ns_since(began) // 1_000))
 
 
 def _start(coroutine: Any) -> asyncio.Task[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import attrs
 
@@ -26,21 +26,29 @@ class HandlerError:
     @classmethod
     def of(cls, error: BaseException) -> HandlerError:
         """Describe an exception, even one that cannot describe itself."""
-        try:
-            message = str(error)
-        except Exception:  # noqa: BLE001 - a foreign __str__
-            message = "(its message cannot be read)"
+        message = _described(str, error)
         if len(message) > _LONGEST_MESSAGE:
             message = message[: _LONGEST_MESSAGE - 1] + "…"
         return cls(type(error).__name__, message)
+
+
+def _described(describe: Callable[[object], str], value: object) -> str:
+    try:
+        return describe(value)
+    except Exception:  # noqa: BLE001 - a foreign __str__ or __repr__
+        return f"(a {type(value).__name__} that cannot be described)"
+
+
+def _represented(value: object) -> str:
+    return _described(repr, value)
 
 
 def _copy(observed: Mapping[str, object]) -> Mapping[str, object]:
     return dict(observed)
 
 
-def _completed_at(event: HandlerEvent) -> Instant:
-    return event.completed_at
+def _given(moment: Instant | None) -> Instant:
+    return cast("Instant", moment)  # None is filled in once all fields are there
 
 
 @attrs.frozen
@@ -66,7 +74,7 @@ class HandlerEvent:
     name: str
     outcome: Outcome
     completed_at: Instant
-    started_at: Instant = attrs.field(default=attrs.Factory(_completed_at, takes_self=True))
+    started_at: Instant = attrs.field(default=None, converter=_given)
     source: str = "handler"
     observed: Mapping[str, object] = attrs.field(factory=dict, converter=_copy)
     attempts: int = 1
@@ -93,7 +101,11 @@ class _EventSerializer:
     def dump(self, data: HandlerEvent, /) -> object:
         fields = attrs.asdict(data, recurse=False)
         fields |= {"completed_at": data.completed_at.wall_ns, "started_at": data.started_at.wall_ns}
-        return to_json_value(fields, fallback=repr)
+        # One key that is no text must not take the whole mapping with it, which could not be loaded again.
+        fields["observed"] = {
+            str(to_json_value(key, fallback=_represented)): value for key, value in data.observed.items()
+        }
+        return to_json_value(fields, fallback=_represented)
 
     def load(self, value: Any, /) -> HandlerEvent:
         times = {key: Instant(wall_ns=int(value[key]), mono_ns=None) for key in ("completed_at", "started_at")}

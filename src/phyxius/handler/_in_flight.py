@@ -61,6 +61,10 @@ class ObservedSoFar(Mapping[str, object]):
         raise NotYetObservedError("all that it observes")
 
 
+def _so_far(observed: Mapping[str, object]) -> ObservedSoFar:
+    return observed if isinstance(observed, ObservedSoFar) else ObservedSoFar(observed)
+
+
 @attrs.frozen(eq=False)
 class InFlightCall:
     """A call in flight, in the shape of the `HandlerEvent` that it will become.
@@ -79,7 +83,7 @@ class InFlightCall:
     name: str
     started_at: Instant
     source: str = "handler"
-    observed: Mapping[str, object] = attrs.field(factory=dict, converter=ObservedSoFar)
+    observed: Mapping[str, object] = attrs.field(factory=dict, converter=_so_far)
     invocation_id: str | None = None
     correlation_id: str | None = None
 

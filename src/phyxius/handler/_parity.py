@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from phyxius.fp import Ok, Result
+from phyxius.fp import Err, Ok, Result
 from phyxius.handler._event import HandlerError
 
 
@@ -32,6 +32,10 @@ class Parity(StrEnum):
     NOT_COMPARED = "not_compared"
 
 
+class LateError(TimeoutError):
+    """The new side used up its limit, which is no agreement with an old side that raised a TimeoutError."""
+
+
 @attrs.frozen
 class Comparison:
     """The verdict on one attempt, why, and the error behind it."""
@@ -50,12 +54,14 @@ class Comparator:
 
     def judge(self, old: Result[object, BaseException], new: Result[object, BaseException]) -> Comparison:
         """The verdict on what the two sides did."""
+        if isinstance(old, Err) and not isinstance(old.error, Exception):
+            return Comparison(Parity.NOT_COMPARED, "the call was cancelled")
+        if isinstance(new, Err) and isinstance(new.error, LateError):
+            return Comparison(Parity.ERRORED, "the new side was late", HandlerError.of(new.error))
         if isinstance(old, Ok):
             if isinstance(new, Ok):
                 return self._compare(old.value, new.value)
             return Comparison(Parity.ERRORED, "the new side raised", HandlerError.of(new.error))
-        if not isinstance(old.error, Exception):
-            return Comparison(Parity.NOT_COMPARED, "the call was cancelled")
         if isinstance(new, Ok):
             return Comparison(Parity.MISMATCHED, "only the old side raised", HandlerError.of(old.error))
         if type(old.error) is type(new.error):
@@ -63,21 +69,28 @@ class Comparator:
         return Comparison(Parity.ERRORED, "the new side raised something else", HandlerError.of(new.error))
 
     def _compare(self, old: object, new: object) -> Comparison:
-        for answer in (old, new):
-            if inspect.isawaitable(answer):
-                return _errored(TypeError("a side answered with an awaitable; write it as an `async def`"))
         try:
-            equal = (self.compare or operator.eq)(old, new)
-            ignored = False if equal is True or self.ignore is None else self.ignore(old, new)
-        except Exception as error:  # noqa: BLE001 - foreign comparators
-            return _errored(error)
-        for answer in (equal, ignored):
-            if type(answer) is not bool:
-                return _errored(TypeError(f"a comparison must answer True or False, not {type(answer).__name__}"))
-        if equal:
-            return Comparison(Parity.MATCHED)
+            if inspect.isawaitable(old) or inspect.isawaitable(new):
+                if inspect.iscoroutine(new):
+                    new.close()
+                raise TypeError("a side answered with an awaitable; write it as an `async def`")
+            equal = _truth((self.compare or operator.eq)(old, new))
+            if equal:
+                return Comparison(Parity.MATCHED)
+            ignored = self.ignore is not None and _truth(self.ignore(old, new))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a foreign comparator; not even its sys.exit() gets further
+            return comparison_failed(error)
         return Comparison(Parity.IGNORED if ignored else Parity.MISMATCHED)
 
 
-def _errored(error: Exception) -> Comparison:
+def comparison_failed(error: BaseException) -> Comparison:
+    """The verdict where there is none, because comparing raised."""
     return Comparison(Parity.ERRORED, "the comparison failed", HandlerError.of(error))
+
+
+def _truth(answer: object) -> bool:
+    if type(answer) is not bool:
+        raise TypeError(f"a comparison must answer True or False, not {type(answer).__name__}")
+    return answer

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -28,17 +30,26 @@ class Recording:
 
     Attributes:
         name: The name of the event that it will become.
-        observed: What is learned while the call runs; fill it as you like.
     """
 
     def __init__(self, journal: Journal[Any], name: str, observed: Mapping[str, object]) -> None:
         self.name = name
-        self.observed: dict[str, object] = dict(observed)
+        self._observed: dict[str, object] = dict(observed)
         self._journal = journal
         self._started_at = journal.clock.now()
         self._end = journal.begin(InFlightCall(name, self._started_at, observed=observed))
         self._outer: Recording | None = None
         self._goes_on = False
+
+    @property
+    def observed(self) -> dict[str, object]:
+        """What is learned while the call runs; fill it as you like."""
+        return self._observed
+
+    @observed.setter
+    def observed(self, observed: Mapping[str, object]) -> None:
+        # What is no mapping fails here: at the end of the call it would cost the event.
+        self._observed = dict(observed)
 
     def __enter__(self) -> Recording:
         """Make it the innermost recording of the current context."""
@@ -77,14 +88,33 @@ class Recording:
 
     def go_on(self, answer: Awaitable[R]) -> Awaitable[R]:
         """Leave without an event: a plain function answered with an awaitable, and the work is in the awaiting."""
+        self._goes_on = True
+        if asyncio.isfuture(answer):  # it goes on by itself, and whoever called may want to cancel it
+            answer.add_done_callback(self._finish_like)
+            return answer
 
         async def end() -> R:
             self._goes_on = False
             with self:
                 return await answer
 
-        self._goes_on = True
-        return end()
+        awaitable = end()
+        weakref.finalize(awaitable, self._never_awaited, answer).atexit = False
+        return awaitable
+
+    def _finish_like(self, future: asyncio.Future[Any]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            self.finish("success")
+        else:
+            self.finish("failure", HandlerError.of(error))
+
+    def _never_awaited(self, answer: Awaitable[object]) -> None:
+        """End a call whose awaitable was dropped, or cancelled before its first step: it must not stay in flight."""
+        if self._goes_on:
+            if inspect.iscoroutine(answer):
+                answer.close()
+            self.finish("failure", HandlerError("RuntimeError", "what it answered with was never awaited"))
 
 
 class recorded:  # noqa: N801 - it reads as a decorator
@@ -136,6 +166,8 @@ class recorded:  # noqa: N801 - it reads as a decorator
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Record each call of a function."""
+        if isinstance(function, staticmethod | classmethod):
+            return cast("Callable[P, R]", type(function)(self(function.__func__)))
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"recorded({self._name!r}) cannot record the generator {function!r}: it has no one end; "

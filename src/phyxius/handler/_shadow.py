@@ -8,7 +8,7 @@ import inspect
 import random
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -16,15 +16,17 @@ from typing import Any, TypeVar, cast
 import attrs
 from typing_extensions import ParamSpec
 
-from phyxius.clock import Limited, gather_within, run_in_thread
+from phyxius.clock import Instant, Limited, gather_within, run_in_thread
 from phyxius.fp import Err, Ok, Result
-from phyxius.handler._parity import Comparator, Comparison, Parity
+from phyxius.handler._parity import Comparator, Comparison, LateError, Parity, comparison_failed
 from phyxius.handler._recorded import Recording, current_recording
 from phyxius.journal import Journal
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Outcome = Result[object, BaseException]
+
+_MICROSECOND = timedelta(microseconds=1)
 
 # The event loop holds tasks weakly.
 _comparisons: set[asyncio.Task[Comparison]] = set()
@@ -98,13 +100,19 @@ class _Trial:
     def is_sampled(self) -> bool:
         return self.sample >= 1.0 or random.random() < self.sample  # noqa: S311 - no secret
 
-    def begin(self) -> Recording:
-        observed = {"sample": self.sample, "timeout_seconds": self.timeout.total_seconds()}
-        return Recording(self.journal, self.name, observed)
+    def begin(self, enclosing: Recording | None) -> Recording:
+        own = {"sample": self.sample, "timeout_seconds": self.timeout.total_seconds()}
+        attempt = Recording(self.journal, self.name, {**_observed(enclosing), **own})
+        attempt.observed = own  # the rest is taken over at the end, when it may tell more
+        return attempt
+
+    def in_time(self, outcome: Outcome, began: Instant, ended: Instant) -> Outcome:
+        if ended.ns_since(began) < self.timeout // _MICROSECOND * 1_000:
+            return outcome
+        return Err(LateError(f"no answer within {self.timeout}"))
 
     def end(self, attempt: Recording, enclosing: Recording | None, comparison: Comparison) -> None:
-        if enclosing is not None:
-            attempt.observed = {**enclosing.observed, **attempt.observed}
+        attempt.observed = {**_observed(enclosing), **attempt.observed}
         attempt.observed["parity"] = comparison.parity.value
         if comparison.why is not None:
             attempt.observed["why"] = comparison.why
@@ -117,7 +125,8 @@ def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Ca
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not trial.is_sampled():
             return await old(*args, **kwargs)
-        enclosing, attempt = current_recording(), trial.begin()
+        enclosing = current_recording()
+        attempt = trial.begin(enclosing)
         old_ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         run_new = functools.partial(trial.new, *args, **kwargs)
         task = asyncio.get_running_loop().create_task(_compare(trial, attempt, run_new, old_ended))
@@ -125,8 +134,7 @@ def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Ca
 
         def done(task: asyncio.Task[Comparison]) -> None:
             _comparisons.discard(task)
-            cancelled = Comparison(Parity.NOT_COMPARED, "the comparison was cancelled")
-            trial.end(attempt, enclosing, cancelled if task.cancelled() else task.result())
+            trial.end(attempt, enclosing, _verdict(task))
 
         task.add_done_callback(done)
         answer: Ok[R] | None = None
@@ -150,8 +158,16 @@ async def _compare(
         except SystemExit as error:  # it would take the event loop, and so the caller, with it
             raise RuntimeError(f"the new side called sys.exit({error.code!r})") from error
 
-    settled = await gather_within(trial.journal.clock, {"new": Limited(run, trial.timeout)})
-    return trial.comparator.judge(await old_ended, settled["new"].result)
+    began = trial.journal.clock.now()
+    settled = (await gather_within(trial.journal.clock, {"new": Limited(run, trial.timeout)}))["new"]
+    return trial.comparator.judge(await old_ended, trial.in_time(settled.result, began, settled.at))
+
+
+def _verdict(task: asyncio.Task[Comparison]) -> Comparison:
+    if task.cancelled():
+        return Comparison(Parity.NOT_COMPARED, "the comparison was cancelled")
+    error = task.exception()
+    return task.result() if error is None else comparison_failed(error)
 
 
 def _shadow_plain(trial: _Trial, old: Callable[P, R]) -> Callable[P, R]:
@@ -159,13 +175,13 @@ def _shadow_plain(trial: _Trial, old: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not trial.is_sampled():
             return old(*args, **kwargs)
-        enclosing, attempt = current_recording(), trial.begin()
+        enclosing = current_recording()
+        attempt = trial.begin(enclosing)
         began, old_outcome, old_ended = trial.journal.clock.now(), list[Outcome](), threading.Event()
 
         def compare() -> None:
             new_outcome = _run_plain(attempt, functools.partial(trial.new, *args, **kwargs))
-            if trial.journal.clock.now().ns_since(began) >= trial.timeout.total_seconds() * 1e9:
-                new_outcome = Err(TimeoutError(f"no answer within {trial.timeout}"))
+            new_outcome = trial.in_time(new_outcome, began, trial.journal.clock.now())
             old_ended.wait()
             trial.end(attempt, enclosing, trial.comparator.judge(old_outcome[0], new_outcome))
 
@@ -193,6 +209,10 @@ def _run_plain(attempt: Recording, run_new: Callable[[], object]) -> Outcome:
         return Err(error)
 
 
+def _observed(enclosing: Recording | None) -> Mapping[str, object]:
+    return {} if enclosing is None else enclosing.observed
+
+
 def _raised() -> Err[BaseException]:
     error = sys.exception()
     assert error is not None
@@ -201,5 +221,5 @@ def _raised() -> Err[BaseException]:
 
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
+        getattr(type(function), "__call__", None)  # noqa: B004 - an object whose __call__ is async
     )

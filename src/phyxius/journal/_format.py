@@ -55,23 +55,30 @@ def dump_journal(
 def load_journal(text: str, load: Callable[[Any], T] | None) -> StoredJournal[T]:
     """Read a journal, or say what is wrong with the text."""
     try:
-        stored = json.loads(text)
-    except ValueError as error:
+        stored = json.loads(text, parse_constant=_refuse_constant)
+    except (RecursionError, ValueError) as error:
         raise JournalFormatError(f"it is not JSON ({error})") from error
     if not isinstance(stored, dict) or stored.get("version") != _VERSION:
         raise JournalFormatError(f"it has no version {_VERSION}")
     try:
-        first = stored["next_sequence"] - len(stored["entries"])
-        if stored["max_entries"] is not None and len(stored["entries"]) > stored["max_entries"]:
-            raise ValueError("it holds more entries than its bound allows")
-        entries = tuple(_load_entry(row, first + index, load) for index, row in enumerate(stored["entries"]))
-        return StoredJournal(entries, stored["next_sequence"], stored["max_entries"], stored["overflow"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        rows, next_sequence, bound = stored["entries"], stored["next_sequence"], stored["max_entries"]
+        if type(rows) is not list or type(next_sequence) is not int or (bound is not None and type(bound) is not int):
+            raise ValueError("its entries are no list, or what it counts is no whole number")
+        if len(rows) > (next_sequence if bound is None else min(next_sequence, bound)):
+            raise ValueError("it holds more entries than its bound allows, or than it ever numbered")
+        first = next_sequence - len(rows)
+        entries = tuple(_load_entry(row, first + index, load) for index, row in enumerate(rows))
+        return StoredJournal(entries, next_sequence, bound, stored["overflow"])
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise JournalFormatError(f"{type(error).__name__}: {error}") from error
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _load_entry(row: Any, sequence: int, load: Callable[[Any], T] | None) -> JournalEntry[T]:
-    if row["sequence"] != sequence:
+    if type(row["sequence"]) is not int or row["sequence"] != sequence:
         raise ValueError(f"an entry is missing before sequence {row['sequence']}")
     if type(row["wall_ns"]) is not int or type(row["id"]) is not str:
         raise ValueError(f"entry {sequence} has no proper id and time")

@@ -86,12 +86,19 @@ class Journal(Generic[T]):
             JournalReentrancyError: Called from within an append of the same thread, by a subscriber say.
         """
         if getattr(self._appending, "now", False):
-            raise self._refused(data, JournalReentrancyError())
+            error = JournalReentrancyError()
+            with self._lock:
+                self._lose_append(data, self._clock.now())
+            self._report(JournalNotice("append_refused", error))
+            raise error
         self._appending.now = True
         try:
             entry = self._store(data)
             for subscription in self._subscribers:
                 self._tell(subscription, entry)
+        except JournalOverflowError as full:
+            self._report(JournalNotice("append_refused", full))
+            raise
         finally:
             self._appending.now = False
         return entry
@@ -286,12 +293,14 @@ class Journal(Generic[T]):
         with self._lock:
             full = self._max_entries is not None and len(self._ring) >= self._max_entries
             if full and self._overflow == "error":
-                raise self._refused(data, JournalOverflowError(len(self._ring)))
+                self._lose_append(data, self._clock.now())
+                raise JournalOverflowError(len(self._ring))
             # What foreign code may raise comes first; after it everything happens or nothing.
             now = self._clock.now()
             taken = False
             try:
                 name = getattr(data, "name", None)
+                _completed_at(data, now)  # it is read again once the entry is dropped
                 entry = JournalEntry(self._new_id(), self._next, now, data)
                 taken = True
             finally:
@@ -321,14 +330,9 @@ class Journal(Generic[T]):
             self._complete_since, self._complete_reason = until, reason
 
     def _lose_append(self, data: T, now: Instant) -> None:
-        for lost in (now, _completed_at(data, now)):
-            self._lose(_just_after(lost, now), "the journal refused an append then")
-
-    def _refused(self, data: T, error: Exception) -> Exception:
-        with self._lock:
-            self._lose_append(data, self._clock.now())
-        self._report(JournalNotice("append_refused", error))
-        return error
+        reason = "the journal refused an append then"
+        self._lose(_just_after(now, now), reason)
+        self._lose(_just_after(_completed_at(data, now), now), reason)
 
     def _tell(self, subscription: _Subscription, entry: JournalEntry[T]) -> None:
         try:
@@ -337,13 +341,17 @@ class Journal(Generic[T]):
             self._report(JournalNotice("subscriber_failed", error, entry.sequence))
 
     def _report(self, notice: JournalNotice) -> None:
-        if self._emit is None:
+        # What emit itself brings about, by appending here, is not told to it: it would never end.
+        if self._emit is None or getattr(self._appending, "reporting", False):
             _logger.warning("%s: %r", notice.kind, notice.error, exc_info=notice.error)
             return
+        self._appending.reporting = True
         try:
             self._emit(notice)
         except Exception:
             _logger.exception("emit raised when it was told of %r", notice)
+        finally:
+            self._appending.reporting = False
 
 
 class _Subscription:

@@ -29,14 +29,14 @@ def to_json_value(value: object, /, *, fallback: Callable[[object], str] | None 
 
     Raises:
         PayloadError: JSON cannot hold the value (NaN, a naive datetime, bytes, a key that is no text, a text
-            that databases refuse, something nested too deep); the message says where it is.
+            that databases refuse, something nested too deep or in itself); the message says where it is.
     """
-    return _encode(value, "", 0, fallback)
+    return _encode(value, "", (), fallback)
 
 
-def _encode(value: Any, path: str, depth: int, fallback: Callable[[object], str] | None) -> Any:
+def _encode(value: Any, path: str, above: tuple[int, ...], fallback: Callable[[object], str] | None) -> Any:
     def inner(part: Any, step: str) -> Any:
-        return _encode(part, f"{path}{step}", depth + 1, fallback)
+        return _encode(part, f"{path}{step}", (*above, id(value)), fallback)
 
     if value is None or isinstance(value, bool):
         return value
@@ -45,7 +45,9 @@ def _encode(value: Any, path: str, depth: int, fallback: Callable[[object], str]
     if isinstance(value, int):
         return int(value)
     problem: str | None = None
-    if depth > _DEEPEST:
+    if id(value) in above:
+        problem = "it is nested in itself"
+    elif len(above) > _DEEPEST:
         problem = f"it is nested more than {_DEEPEST} deep"
     elif isinstance(value, float):
         if math.isfinite(value):

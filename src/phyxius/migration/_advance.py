@@ -7,7 +7,7 @@ import uuid
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 import attrs
 from typing_extensions import TypeVar
@@ -15,10 +15,17 @@ from typing_extensions import TypeVar
 from phyxius.clock import Clock, Limited, gather_within
 from phyxius.fp import Err, Ok, Result
 from phyxius.journal import Journal
-from phyxius.migration._audit import audit_event, cancelled_details, payloads_of, refusal_details, write_audit
+from phyxius.migration._audit import (
+    audit_event,
+    cancelled_details,
+    payloads_of,
+    refusal_details,
+    representation,
+    write_audit,
+)
 from phyxius.migration._decision import Finding, Step, next_step, refusal_for
 from phyxius.migration._errors import SpecChangedError, WrongShapeError
-from phyxius.migration._inquiry import Inquirer
+from phyxius.migration._inquiry import Inquirer, plain
 from phyxius.migration._outcomes import Advanced, AdvanceError, CasLost, SpecChanged, StoreErrored
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import Committed, Conflict, EvidenceSnapshot, PhaseStore
@@ -41,20 +48,17 @@ class Runtime(Generic[P]):
     inquirer: Inquirer
     evidence_timeout: timedelta
 
-    async def read_phase(self) -> str:
-        """The phase that the store has, read under the limit.
+    async def read_phase(self) -> Result[str, BaseException]:
+        """The phase that the store has, read under the limit, or what the store did instead of answering.
 
-        Raises:
-            TimeoutError: The store did not answer in time.
-            WrongShapeError: The store answered with no text.
-            BaseException: Whatever the store raised.
+        That is a value, so that a `CancelledError` of the store's own is never taken for one of the caller's.
         """
-        answer = await self.ask_store(self.phase_store.current)
+        answer = await self.ask_store(lambda: self.phase_store.current())  # noqa: PLW0108 - the look-up may raise
         if isinstance(answer, Err):
-            raise answer.error
+            return answer
         if not issubclass(type(answer.value), str):
-            raise WrongShapeError(f"{answer.value!r}", "a phase")
-        return str.__str__(answer.value)
+            return Err(WrongShapeError(representation(answer.value), "a phase"))
+        return Ok(plain(answer.value))
 
     async def ask_store(self, function: Callable[[], Any]) -> Result[Any, BaseException]:
         """Ask the phase store something that may be given up on."""
@@ -71,7 +75,7 @@ class AdvanceCall(Generic[P]):
         self._attempt = uuid.uuid4().hex
         self._began = runtime.clock.now()
         self._from: str | None = None
-        self._attempted: str | None = None
+        self._attempted = None if to is None else plain(to)
         self._findings: Mapping[str, Finding] = {}
         self._committing = False
 
@@ -90,24 +94,16 @@ class AdvanceCall(Generic[P]):
 
     async def _decide(self) -> Step[P] | AdvanceError[P]:
         runtime = self._runtime
-        try:
-            recorded = await runtime.read_phase()
-        except SpecChangedError as error:
-            return SpecChanged(error.recorded, error.declared)
-        except CancelledError as error:
-            # Ours goes on; one that the store raised by itself is a failure like any other.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return StoreErrored("current", error, "no")
-        except Exception as error:  # noqa: BLE001 - the boundary of a store
-            return StoreErrored("current", error, "no")
-        self._from = recorded
-        step = next_step(runtime.spec, recorded, self._to)
+        recorded = await runtime.read_phase()
+        if isinstance(recorded, Err):
+            if isinstance(recorded.error, SpecChangedError):
+                return SpecChanged(recorded.error.recorded, recorded.error.declared)
+            return StoreErrored("current", recorded.error, "no")
+        self._from = recorded.value
+        step = next_step(runtime.spec, recorded.value, self._to)
         if not isinstance(step, Step):
-            self._attempted = None if self._to is None else str(self._to)
             return step
-        self._attempted = str(step.to_phase)
+        self._attempted = plain(step.to_phase)
         self._findings = await runtime.inquirer.ask(step, self._attempt)
         return refusal_for(step, self._findings) or step
 
@@ -125,19 +121,22 @@ class AdvanceCall(Generic[P]):
         if not self._committing:  # the loop shut down before the task had its first step
             self._audit(cancelled_details())
         if interrupted is not None:
-            raise interrupted
+            raise interrupted from (None if task.cancelled() else task.exception())
         return task.result()
 
     async def _transition(self, step: Step[P]) -> Answer[P]:
         self._committing = True
         snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._findings))
+        phases = plain(step.from_phase), plain(step.to_phase)
         outcome: Advanced[P] | AdvanceError[P]
         try:
-            answer = await self._runtime.phase_store.try_advance(str(step.from_phase), str(step.to_phase), snapshot)
-            outcome = self._outcome_of(step, answer)
+            outcome = self._outcome_of(step, await self._runtime.phase_store.try_advance(*phases, snapshot))
         except SpecChangedError as error:
             outcome = SpecChanged(error.recorded, error.declared)
-        except (Exception, CancelledError) as error:  # noqa: BLE001 - the boundary of a store
+        except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:  # there is nobody left to ask or to answer
+            self._refuse(StoreErrored("try_advance", error, "unknown"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - the boundary of a store
             outcome = await self._resolve(step, error)
         if not isinstance(outcome, Advanced):
             return self._refuse(outcome)
@@ -148,29 +147,26 @@ class AdvanceCall(Generic[P]):
         if type(answer) is Ok and type(answer.value) is Committed:
             return self._advanced(step, answer.value)
         if type(answer) is Err and type(answer.error) is Conflict and issubclass(type(answer.error.actual), str):
-            order, actual = self._runtime.spec.order, answer.error.actual
+            order, actual = self._runtime.spec.order, plain(answer.error.actual)
             if actual not in order:
-                return SpecChanged((str.__str__(actual),), tuple(map(str, order)))
+                return SpecChanged((actual,), tuple(map(str, order)))
             return CasLost(step.from_phase, order[order.index(actual)])
-        raise WrongShapeError(f"{answer!r}", "Ok(Committed(...)) or Err(Conflict(...)) from try_advance")
+        raise WrongShapeError(representation(answer), "Ok(Committed(...)) or Err(Conflict(...)) from try_advance")
 
     def _advanced(self, step: Step[P], committed: Committed) -> Advanced[P]:
         return Advanced(step.from_phase, step.to_phase, payloads_of(self._findings), committed.at)
 
     async def _resolve(self, step: Step[P], error: BaseException) -> Advanced[P] | StoreErrored:
         """What became of a commit whose store failed; only the store can know."""
-        resolve = getattr(self._runtime.phase_store, "resolve", None)
-        committed: Literal["no", "unknown"] = "unknown"
-        if resolve is not None:
-            try:
-                answer = await self._runtime.ask_store(lambda: resolve(self._attempt))
-            except CancelledError as cancelled:  # the loop is shutting down
-                answer = Err(cancelled)
-            if type(answer) is Ok and type(answer.value) is Committed:
-                return self._advanced(step, answer.value)
-            if type(answer) is Ok and answer.value is None:
-                committed = "no"
-        return StoreErrored("try_advance", error, committed)
+        store: Any = self._runtime.phase_store  # whether it has a `resolve` shows when it is asked for it
+        try:
+            answer = await self._runtime.ask_store(lambda: store.resolve(self._attempt))
+        except CancelledError as cancelled:  # the loop is shutting down
+            answer = Err(cancelled)
+        if isinstance(answer, Ok) and type(answer.value) is Committed:
+            return self._advanced(step, answer.value)
+        fenced = isinstance(answer, Ok) and answer.value is None
+        return StoreErrored("try_advance", error, "no" if fenced else "unknown")
 
     def _refuse(self, refusal: AdvanceError[P]) -> Err[AdvanceError[P]]:
         audit_error = self._audit(refusal_details(refusal))

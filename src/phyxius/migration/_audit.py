@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,9 @@ def write_audit(journal: Journal[Any], event: HandlerEvent) -> Exception | None:
     """Append the event; a journal that refuses it changes no answer, and is told of in the log."""
     try:
         journal.append(event)
-    except (Exception, CancelledError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
         _logger.exception("the journal refused the audit event of %s: %s", event.name, dict(event.observed))
         return error if isinstance(error, Exception) else RuntimeError(f"the journal raised {error!r}")
     return None
@@ -43,12 +44,7 @@ def audit_event(
     refusal: Mapping[str, object] | None,
 ) -> HandlerEvent:
     """The event of one call: the evidence if there is no refusal, else the refusal."""
-    observed: dict[str, object] = {
-        "migration": migration,
-        "attempt": attempt,
-        "from": from_phase,
-        "attempted": attempted,
-    }
+    observed: dict[str, object] = {"migration": migration, "from": from_phase, "attempted": attempted}
     tolerated = {
         name: [gap_details(gap) for gap in finding.tolerated]
         for name, finding in findings.items()
@@ -86,15 +82,12 @@ def refusal_details(refusal: Any) -> dict[str, object]:
         errors = refusal.errors
     elif isinstance(refusal, StoreErrored):
         errors = {refusal.operation: refusal.error}
-    details: dict[str, object] = {
+    return {
         "type": refusal.type,
         "message": refusal.message,
         "failures": {name: _failure_details(failure) for name, failure in failures.items()},
         "errors": {name: _error_details(error) for name, error in errors.items()},
     }
-    if isinstance(refusal, StoreErrored):
-        details["committed"] = refusal.committed
-    return details
 
 
 def cancelled_details() -> dict[str, object]:
@@ -118,15 +111,16 @@ def _error_details(error: BaseException) -> dict[str, object]:
 
 def _writable(details: object) -> object:
     try:
-        value = to_json_value(details, fallback=_representation)
+        value = to_json_value(details, fallback=representation)
         if len(json.dumps(value)) <= _LARGEST_DETAILS:
             return value
     except Exception:  # noqa: BLE001 - details are foreign objects, and may not even be readable
         _logger.warning("the details of a failure could not be read as JSON")
-    return {"repr": _representation(details)}
+    return {"repr": representation(details)}
 
 
-def _representation(value: object) -> str:
+def representation(value: object) -> str:
+    """The `repr` of a foreign object, cut at 1,000 characters."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a foreign __repr__

@@ -45,7 +45,7 @@ def next_step(
     """Which step a call of `advance(to)` asks for, or why there is none."""
     order = spec.order
     if recorded not in order:
-        return SpecChanged((recorded,), tuple(map(str, order)))
+        return SpecChanged((recorded,), tuple(map(str.__str__, order)))
     index = order.index(recorded)
     current = order[index]
     if index + 1 == len(order):

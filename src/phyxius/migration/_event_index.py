@@ -14,7 +14,10 @@ from phyxius.journal import JournalEntry
 class EventIndex:
     """Follows a journal and keeps its events by name, outcome and time of completion.
 
-    An entry that is no proper event cannot be found by any query: it is a loss, from then back.
+    Attributes:
+        lost_until: Up to when an entry may be missing here that is not missing in the journal. One that is no
+            proper event cannot be found by any query. One without monotonic time the journal lets go by its wall
+            time, and the wall may have been set since it was placed here.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -27,14 +30,14 @@ class EventIndex:
         """File an event."""
         event = entry.data
         if not _is_event(event):
-            self.lost_until = self._clock.now().shifted(1)
+            self._lose(_mono(self._clock.now()))
             return
         mono_ns = event.completed_at.mono_ns
         if mono_ns is None:  # restored: placed by its wall time, once, since the wall can be set
             now = self._clock.now()
             mono_ns = _mono(now) - now.ns_since(event.completed_at)
             self._placed[entry.sequence] = mono_ns
-        outcomes = self._series.setdefault(event.name, {})
+        outcomes = self._series.setdefault(str.__str__(event.name), {})
         if event.outcome not in outcomes:
             outcomes[event.outcome] = Series()
         outcomes[event.outcome].add(mono_ns, event)
@@ -47,17 +50,27 @@ class EventIndex:
         mono_ns = event.completed_at.mono_ns
         if mono_ns is None:
             mono_ns = self._placed.pop(entry.sequence)
-        outcomes = self._series[event.name]
+            self._lose(mono_ns)
+        name = str.__str__(event.name)
+        outcomes = self._series[name]
         outcomes[event.outcome].remove(mono_ns, event)
         if not len(outcomes[event.outcome]):
             del outcomes[event.outcome]
         if not outcomes:
-            del self._series[event.name]
+            del self._series[name]
 
     def cleared(self) -> None:
         """Let all events go."""
+        if self._placed:
+            self._lose(max(self._placed.values()))
         self._series.clear()
         self._placed.clear()
+
+    def _lose(self, mono_ns: int) -> None:
+        now = self._clock.now()
+        until = now.shifted(mono_ns + 1 - _mono(now))
+        if self.lost_until is None or until.ns_since(self.lost_until) > 0:
+            self.lost_until = until
 
     def since(self, mono_ns: int, name: str | None, outcome: str | None) -> list[HandlerEvent]:
         """The events that completed at or after an instant, oldest first."""
@@ -121,8 +134,15 @@ class Series:
         return self._times[position:], cast("list[HandlerEvent]", self._events[position:])
 
 
-def _is_event(data: object) -> bool:
-    return isinstance(data, HandlerEvent) and isinstance(data.name, str) and isinstance(data.completed_at, Instant)
+def _is_event(data: Any) -> bool:
+    # No mock passes, and no time without an order (NaN), which would hide the events beside it.
+    return (
+        issubclass(type(data), HandlerEvent)
+        and issubclass(type(data.name), str)
+        and issubclass(type(at := data.completed_at), Instant)
+        and type(at.wall_ns) is int
+        and (at.mono_ns is None or type(at.mono_ns) is int)
+    )
 
 
 def _mono(now: Instant) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
@@ -12,7 +11,7 @@ import attrs
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Check, Predicate
 from phyxius.migration._predicates import NoEvents
-from phyxius.migration._window import JournalQuery
+from phyxius.migration._window import JournalQuery, is_plain_function
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -36,7 +35,7 @@ class JournalWindowEvidence(Generic[T_co]):
         if type(self.query) is not JournalQuery:
             raise SpecError(f"query must be a name or a JournalQuery, not {self.query!r}")
         check_duration(self.window, "window")
-        if not callable(self.predicate) or inspect.iscoroutinefunction(self.predicate):
+        if not is_plain_function(self.predicate):
             raise SpecError(f"predicate must be a plain function of the window, not {self.predicate!r}")
         if isinstance(self.predicate, NoEvents) and self.query.outcome is not None:
             raise SpecError(

@@ -56,7 +56,7 @@ class Inquirer:
     ) -> tuple[dict[str, Finding], dict[str, Instant]]:
         calls: dict[str, Limited[Finding]] = {}
         for name, source in sources.items():
-            subject = Attempt(self.migration, str(step.from_phase), str(step.to_phase), name, attempt)
+            subject = Attempt(self.migration, plain(step.from_phase), plain(step.to_phase), name, attempt)
             calls[name] = Limited(self._question(source, subject), source.timeout or self.evidence_timeout)
         settled = await gather_within(self.clock, calls)
         findings: dict[str, Finding] = {}
@@ -88,3 +88,8 @@ def _broken(error: BaseException) -> Exception:
     cancelled = CheckCancelledError(describe(error))
     cancelled.__cause__ = error
     return cancelled
+
+
+def plain(phase: object) -> str:
+    """A phase as an exact `str`: its value, whatever the `__str__` of an enum makes of it."""
+    return str.__str__(phase) if isinstance(phase, str) else str(phase)

@@ -50,8 +50,8 @@ def judge_answer(answer: object) -> Passed | EvidenceFailure:
     if type(answer) is Err:
         if type(answer.error) is EvidenceFailure:
             return answer.error
-        if isinstance(answer.error, str):
-            return EvidenceFailure(answer.error)
+        if issubclass(type(answer.error), str):
+            return EvidenceFailure(str.__str__(answer.error))
         raise WrongShapeError(f"err({_kind(answer.error)})", _WANTED)
     raise WrongShapeError(_kind(answer), _WANTED)
 

@@ -60,11 +60,11 @@ class MemoryJournalStore:
         gaps: list[Gap] = []
         for until, reason in (
             (journal.complete_since, journal.complete_since_reason),
-            (lost, "an entry that is no HandlerEvent was appended then, and no query can find it"),
+            (lost, "an entry from before then is out of reach: no proper HandlerEvent, or one of another process"),
         ):
             if until is not None and until.ns_since(since) > 0:
-                end = now.shifted(-now.ns_since(until)).wall_rounded_up
-                gaps.append(Gap(since.wall, end, reason))
+                age = timedelta(microseconds=now.ns_since(until) // 1_000)
+                gaps.append(Gap(since.wall, now.wall_rounded_up - age, reason))
         return gaps
 
 

@@ -19,7 +19,7 @@ class MemoryPhaseStore:
     scope: Literal["process"] = "process"
 
     def __init__(self, initial: str, clock: Clock) -> None:
-        self._phase = str(initial)
+        self._phase = str.__str__(initial)
         self._clock = clock
         self._lock = threading.Lock()
         self._transitions: dict[str, Transition] = {}

@@ -13,7 +13,7 @@ from typing import Any, Generic, overload
 from typing_extensions import ParamSpec, TypeVar
 
 from phyxius.clock import Clock, SystemClock, run_in_thread
-from phyxius.fp import Result
+from phyxius.fp import Err, Result
 from phyxius.journal import Journal
 from phyxius.migration._advance import AdvanceCall, Runtime
 from phyxius.migration._decision import Step, next_step, readiness_of
@@ -91,7 +91,10 @@ class Migration(Generic[P]):
             TimeoutError: The phase store did not answer within `evidence_timeout`.
             Exception: Whatever the phase store raised, as it is.
         """
-        recorded = await self._runtime.read_phase()
+        answer = await self._runtime.read_phase()
+        if isinstance(answer, Err):
+            raise answer.error
+        recorded = answer.value
         if recorded not in self._phases:
             raise self._unknown(recorded)
         step = next_step(self._spec, recorded, None)
@@ -102,7 +105,9 @@ class Migration(Generic[P]):
     @overload
     def by_phase(self, handlers: Mapping[P, Callable[Q, Awaitable[R]]], /) -> Callable[Q, Coroutine[Any, Any, R]]: ...
     @overload
-    def by_phase(self, handlers: Mapping[P, Callable[Q, R]], /) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    def by_phase(
+        self, handlers: Mapping[P, Callable[Q, R | Awaitable[R]]], /
+    ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
     def by_phase(self, handlers: Mapping[P, Callable[..., Any]], /) -> Callable[..., Coroutine[Any, Any, Any]]:
         """One async callable that reads the phase at each call and hands over to the function for it.
 

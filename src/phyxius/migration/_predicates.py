@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from phyxius.fp import err, ok
 from phyxius.handler import HandlerEvent
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Evidence, EvidenceFailure, Predicate
-from phyxius.migration._window import JournalWindow
+from phyxius.migration._window import JournalWindow, is_plain_function
 
 Test = Callable[[HandlerEvent], bool]
 
@@ -44,7 +43,7 @@ def no_events() -> Predicate[dict[str, int]]:
     Its `Ok` over the empty window still needs a witness and a journal without gaps: see `journal_window`.
 
     Returns:
-        A predicate; its payload is `{"count": 0}`, its failure tells count, newest and when that leaves.
+        A predicate, which learns the count of 0; its failure tells count, newest and when that leaves.
     """
     return NoEvents()
 
@@ -144,7 +143,7 @@ def check_count(count: int, what: str) -> None:
 
 
 def _check_test(test: Any, what: str) -> None:
-    if not callable(test) or inspect.iscoroutinefunction(test):
+    if not is_plain_function(test):
         raise SpecError(f"{what} needs a plain function of one event, not {test!r}")
 
 

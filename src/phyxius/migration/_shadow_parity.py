@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 from phyxius.fp import err, ok
-from phyxius.handler import HandlerEvent, InFlightCall, Parity
+from phyxius.handler import HandlerEvent, InFlightCall, NotYetObservedError, Parity
 from phyxius.migration._errors import SpecError
 from phyxius.migration._evidence import JournalWindowEvidence, journal_window
 from phyxius.migration._failure import Evidence, EvidenceFailure
 from phyxius.migration._predicates import check_count, check_share
-from phyxius.migration._window import JournalWindow
+from phyxius.migration._window import JournalQuery, JournalWindow, is_plain_function
 
 Cohort = Callable[[HandlerEvent], object]
+
+# What one source learns must fit into 16 KiB.
+_MOST_COHORTS = 50
+_LONGEST_COHORT = 40
 
 
 def shadow_parity(
@@ -39,21 +43,24 @@ def shadow_parity(
         window: How far back to look.
         max_mismatch_rate: The share, from 0 to 1, that may disagree.
         min_comparisons: How many comparisons are needed; with `by`, in each cohort.
-        by: What cohort an attempt belongs to: a key of `observed`, or a function of the event. Each cohort must
-            pass by itself, since an average hides the one tenant for whom everything fails. An attempt without
-            the key belongs to the cohort of those without.
+        by: What cohort an attempt belongs to: a key of `observed`, or a function of the event; cohorts are told
+            apart by its `repr`. Each must pass by itself, since an average hides the one tenant for whom everything
+            fails. The attempts without the key are a cohort too, and so are calls in flight beyond their timeout
+            of which the cohort is not known yet: while there is one, nothing passes.
 
     Returns:
         Evidence whose payload tells the counts.
 
     Raises:
-        SpecError: A rate outside 0 to 1, or a count below 1.
+        SpecError: No name, a rate outside 0 to 1, a count below 1, or a `by` that is neither.
     """
+    if not isinstance(name, str):
+        raise SpecError(f"shadow_parity needs the name that shadow() records under, not {name!r}")
     check_share(max_mismatch_rate, "max_mismatch_rate")
     check_count(min_comparisons, "min_comparisons")
-    if by is not None and not isinstance(by, str) and not callable(by):
-        raise SpecError(f"by must be a key of observed or a function of the event, not {by!r}")
-    return journal_window(name, window, _InParity(float(max_mismatch_rate), min_comparisons, by))
+    if by is not None and not isinstance(by, str) and not is_plain_function(by):
+        raise SpecError(f"by must be a key of observed or a plain function of the event, not {by!r}")
+    return journal_window(JournalQuery(name=name), window, _InParity(float(max_mismatch_rate), min_comparisons, by))
 
 
 @attrs.frozen
@@ -66,39 +73,47 @@ class _InParity:
         cohorts: dict[str, Counter[str]] = {}
         for event in window:
             cohorts.setdefault(self._cohort(event), Counter())[_parity(event)] += 1
-        overdue = sum(_is_overdue(call, window) for call in window.in_flight)
-        total = sum(cohorts.values(), Counter({Parity.ERRORED.value: overdue}))
-        learned: dict[str, Any] = {"counts": _counts(total), "sample": _lowest_sample(window)}
+        overdue = [call for call in window.in_flight if _is_overdue(call, window)]
+        for call in overdue:
+            cohorts.setdefault(self._cohort(cast("HandlerEvent", call)), Counter())[Parity.ERRORED] += 1
+        total = sum(cohorts.values(), Counter[str]())
+        learned: dict[str, Any] = {"counts": _counts(total), "overdue": len(overdue), "sample": _lowest_sample(window)}
+        problems = [self._problem(total)]
         if self.by is not None:
-            learned["cohorts"] = {name: _counts(counts) for name, counts in sorted(cohorts.items())[:100]}
-        judged = {"": total} if self.by is None else {**cohorts, "": total}
-        for name, counts in judged.items():
-            problem = self._problem(counts)
+            shown = sorted(cohorts.items())[:_MOST_COHORTS]
+            learned |= {"cohort_count": len(cohorts), "cohorts": {_cut(name): _counts(each) for name, each in shown}}
+            problems = [self._problem(each, f"cohort {_cut(name)}: ") for name, each in cohorts.items()] + problems
+        for problem in problems:
             if problem is not None:
-                where = f"cohort {name}: " if name else ""
-                return err(EvidenceFailure(where + problem, learned))
+                return err(EvidenceFailure(problem, learned))
         return ok(learned)
 
     def _cohort(self, event: HandlerEvent) -> str:
         if self.by is None:
             return ""
-        if callable(self.by):
-            return repr(self.by(event))
-        if self.by not in event.observed:
-            return f"(without {self.by})"
-        return repr(event.observed[self.by])
+        try:
+            if callable(self.by):
+                return repr(self.by(event))
+            if self.by not in event.observed:
+                return f"(without {self.by})"
+            return repr(event.observed[self.by])
+        except NotYetObservedError:
+            return "(in flight, not known yet)"
 
-    def _problem(self, counts: Mapping[str, int]) -> str | None:
-        compared = counts.get(Parity.MATCHED, 0) + counts.get(Parity.MISMATCHED, 0)
-        against = counts.get(Parity.MISMATCHED, 0) + counts.get(Parity.ERRORED, 0)
-        if against > self.max_mismatch_rate * (compared + counts.get(Parity.ERRORED, 0)):
+    def _problem(self, counts: Mapping[str, int], where: str = "") -> str | None:
+        matched, mismatched, errored = (counts[each] for each in (Parity.MATCHED, Parity.MISMATCHED, Parity.ERRORED))
+        judged = matched + mismatched + errored
+        if judged and (mismatched + errored) / judged > self.max_mismatch_rate:
             return (
-                f"{counts.get(Parity.MISMATCHED, 0)} mismatched and {counts.get(Parity.ERRORED, 0)} errored beside "
-                f"{counts.get(Parity.MATCHED, 0)} matched attempts; a share of {self.max_mismatch_rate:g} is allowed: "
-                "look at their events, and mend the new path"
+                f"{where}{mismatched} mismatched and {errored} errored beside {matched} matched attempts; a share of "
+                f"{self.max_mismatch_rate:g} is allowed: look at their events (and at the calls in flight beyond "
+                "their timeout), and mend the new path"
             )
-        if compared < self.min_comparisons:
-            return f"{compared} comparisons are too few; {self.min_comparisons} are needed: wait for more traffic"
+        if matched + mismatched < self.min_comparisons:
+            return (
+                f"{where}{matched + mismatched} comparisons are too few; {self.min_comparisons} are needed: "
+                "wait for more traffic"
+            )
         return None
 
 
@@ -108,8 +123,16 @@ def _parity(event: HandlerEvent) -> str:
 
 
 def _is_overdue(call: InFlightCall, window: JournalWindow) -> bool:
-    seconds = call.observed["timeout_seconds"]
-    return isinstance(seconds, float) and window.until - call.started_at.wall > timedelta(seconds=seconds)
+    try:
+        seconds = call.observed["timeout_seconds"]
+    except NotYetObservedError:
+        return True  # no attempt of `shadow`: once it has ended it counts as errored too
+    elapsed = (window.until - call.started_at.wall).total_seconds()
+    return not isinstance(seconds, int | float) or not elapsed <= seconds  # NaN allows nothing
+
+
+def _cut(cohort: str) -> str:
+    return cohort if len(cohort) <= _LONGEST_COHORT else cohort[: _LONGEST_COHORT - 1] + "…"
 
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:

@@ -21,11 +21,15 @@ def _frozen_copy(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(mapping))
 
 
+def _frozen_evidence(evidence: Mapping[str, AnySource]) -> Mapping[str, AnySource]:
+    return _frozen_copy(evidence)
+
+
 @attrs.frozen
 class PhaseSpec:
     """One phase: the named evidence sources that must all be `Ok` to enter it; none lets it be entered freely."""
 
-    evidence: Mapping[str, AnySource] = attrs.field(factory=dict, converter=_frozen_copy)
+    evidence: Mapping[str, AnySource] = attrs.field(factory=dict, converter=_frozen_evidence)
 
 
 @attrs.frozen
@@ -47,6 +51,12 @@ class MigrationSpec(Generic[P]):
         for phase, phase_spec in self.phases.items():
             if not isinstance(phase, str) or not phase:
                 raise SpecError(f"a phase's name must be a text that is not empty, not {phase!r}", self.name)
+            if not isinstance(phase_spec, PhaseSpec):
+                raise SpecError(
+                    f"a phase takes PhaseSpec(evidence={{...}}) or a mapping of sources, not {phase_spec!r}",
+                    self.name,
+                    phase,
+                )
             for source_name, source in phase_spec.evidence.items():
                 self._check_source(phase, source_name, source)
         if len(self.phases) < 2:
@@ -93,13 +103,5 @@ def define_migration(*, name: str, phases: Mapping[P, PhaseSpec | Mapping[str, A
     """
     if not isinstance(phases, Mapping):
         raise SpecError(f"phases must be a mapping from phase to evidence, not {phases!r}", name)
-    specs = {phase: _phase_spec(name, phase, evidence) for phase, evidence in phases.items()}
+    specs = {phase: PhaseSpec(each) if isinstance(each, Mapping) else each for phase, each in phases.items()}
     return MigrationSpec(name, specs)
-
-
-def _phase_spec(name: str, phase: str, evidence: PhaseSpec | Mapping[str, AnySource]) -> PhaseSpec:
-    if isinstance(evidence, PhaseSpec):
-        return evidence
-    if isinstance(evidence, Mapping):
-        return PhaseSpec(evidence)
-    raise SpecError(f"a phase takes PhaseSpec(evidence={{...}}) or a mapping of sources, not {evidence!r}", name, phase)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, cast, overload
 
 import attrs
@@ -13,9 +13,15 @@ from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.migration._errors import SpecError
 
 
-def _aware(_: object, attribute: attrs.Attribute[datetime], moment: datetime) -> None:
+def _utc(moment: datetime) -> datetime:
+    # Within a zone that has summer time, Python subtracts and compares what the clocks on the wall showed.
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise ValueError(f"{attribute.name} must be an aware datetime, not {moment!r}")
+        raise ValueError(f"an aware datetime is wanted, not {moment!r}")
+    return moment.astimezone(UTC)
+
+
+def _exact(name: str | None) -> str | None:
+    return str.__str__(name) if name is not None and issubclass(type(name), str) else name
 
 
 @attrs.frozen
@@ -23,8 +29,8 @@ class Gap:
     """A stretch of time for which a journal cannot prove that nothing is missing.
 
     Attributes:
-        since: Its begin, an aware datetime.
-        until: Its end, an aware datetime.
+        since: Its begin, an aware datetime; kept in UTC.
+        until: Its end, an aware datetime; kept in UTC.
         reason: Why, as an operator would say it.
         recorder: Who failed to record, where that is known.
 
@@ -32,8 +38,8 @@ class Gap:
         ValueError: A naive datetime, or an end before the begin.
     """
 
-    since: datetime = attrs.field(validator=_aware)
-    until: datetime = attrs.field(validator=_aware)
+    since: datetime = attrs.field(converter=_utc)
+    until: datetime = attrs.field(converter=_utc)
     reason: str
     recorder: str | None = None
 
@@ -41,6 +47,11 @@ class Gap:
         """Refuse a gap that runs backwards."""
         if self.until < self.since:
             raise ValueError(f"a gap cannot end ({self.until}) before it begins ({self.since})")
+
+
+def is_plain_function(function: object) -> bool:
+    """Whether it can be called, and is not async: a coroutine would count as true."""
+    return callable(function) and not any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 @attrs.frozen
@@ -58,18 +69,18 @@ class JournalQuery:
         SpecError: A value that no query can serve.
     """
 
-    name: str | None = None
+    name: str | None = attrs.field(default=None, converter=_exact)
     outcome: Literal["success", "failure"] | None = None
     where: Callable[[HandlerEvent], object] | None = None
     limit: int | None = None
 
     def __attrs_post_init__(self) -> None:
         """Refuse a query that could only answer by mistake."""
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+        if self.name is not None and (type(self.name) is not str or not self.name):
             raise SpecError(f"a query's name must be a text that is not empty, not {self.name!r}")
         if self.outcome not in (None, "success", "failure"):
             raise SpecError(f'a query\'s outcome is "success", "failure" or None, not {self.outcome!r}')
-        if self.where is not None and (not callable(self.where) or inspect.iscoroutinefunction(self.where)):
+        if self.where is not None and not is_plain_function(self.where):
             raise SpecError(f"a query's where must be a plain function of one event, not {self.where!r}")
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise SpecError(f"a query's limit must be a whole number from 1, not {self.limit!r}")
@@ -94,8 +105,8 @@ class JournalWindow(Sequence[HandlerEvent]):
 
     Attributes:
         events: The events.
-        since: Begin of the window, an aware datetime. What completed at it is in the window.
-        until: End of the window, an aware datetime. Events stamped later are in it too.
+        since: Begin of the window, an aware datetime; kept in UTC. What completed at it is in the window.
+        until: End of the window, an aware datetime; kept in UTC. Events stamped later are in it too.
         gaps: The stretches of time for which something may be missing.
         truncated: Whether the query's `limit` cut events off.
         witnessed: Whether every recorder that lived in the window declares the query's name.
@@ -106,8 +117,8 @@ class JournalWindow(Sequence[HandlerEvent]):
     """
 
     events: Sequence[HandlerEvent] = attrs.field(converter=tuple[HandlerEvent, ...])
-    since: datetime = attrs.field(kw_only=True, validator=_aware)
-    until: datetime = attrs.field(kw_only=True, validator=_aware)
+    since: datetime = attrs.field(kw_only=True, converter=_utc)
+    until: datetime = attrs.field(kw_only=True, converter=_utc)
     gaps: Sequence[Gap] = attrs.field(kw_only=True, converter=tuple[Gap, ...])
     truncated: bool = attrs.field(kw_only=True, default=False)
     witnessed: bool = attrs.field(kw_only=True, default=False)
@@ -133,45 +144,50 @@ class JournalWindow(Sequence[HandlerEvent]):
 
 @attrs.frozen
 class Coverage:
-    """The gaps of a window as they count: clipped to what was asked, and a short look back made a gap."""
+    """What is missing of the `window` that ends at `until`."""
 
     window: timedelta
     until: datetime
-    gaps: tuple[Gap, ...]
+    _lasting: tuple[Gap, ...]  # a gap may go on after the window, as that of a lease that has not ended
 
     @classmethod
     def of(cls, window: JournalWindow, asked: timedelta) -> Coverage:
-        """What is missing of the `asked` stretch up to the end of the window."""
+        """What is missing of the `asked` stretch up to the end of the window; a short look back is a gap too."""
         begin = window.until - asked
         gaps = list(window.gaps)
         if window.since > begin:
             gaps.append(Gap(begin, window.since, "the journal looked back no further"))
-        clipped = (
-            attrs.evolve(gap, since=max(gap.since, begin), until=min(gap.until, window.until))
+        lasting = (
+            attrs.evolve(gap, since=max(gap.since, begin))
             for gap in gaps
-            if gap.until >= begin and gap.since <= window.until
+            if max(gap.since, begin) < min(gap.until, window.until)
         )
-        real = (gap for gap in clipped if gap.since < gap.until)
-        return cls(asked, window.until, tuple(sorted(real, key=lambda gap: gap.since)))
+        return cls(asked, window.until, tuple(sorted(lasting, key=lambda gap: gap.since)))
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The gaps, clipped to the window."""
+        return tuple(attrs.evolve(gap, until=min(gap.until, self.until)) for gap in self._lasting)
 
     def total(self) -> timedelta:
         """How much is missing; what several gaps cover counts once."""
-        return sum((until - since for since, until in self._merged()), timedelta(0))
+        return sum((until - since for since, until in _merged(self.gaps)), timedelta(0))
 
     def covered_at(self, max_gap: timedelta) -> datetime:
-        """When no more than `max_gap` will be left in a window that ends then, if no new gap comes."""
+        """When no more than `max_gap` of what is missing will be left, in a window that ends then."""
         left = max_gap
-        for since, until in reversed(self._merged()):
+        for since, until in reversed(_merged(self._lasting)):
             if until - since > left:
                 return until - left + self.window
             left -= until - since
         return self.until
 
-    def _merged(self) -> list[tuple[datetime, datetime]]:
-        merged: list[tuple[datetime, datetime]] = []
-        for gap in self.gaps:
-            if merged and gap.since <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], gap.until))
-            else:
-                merged.append((gap.since, gap.until))
-        return merged
+
+def _merged(gaps: tuple[Gap, ...]) -> list[tuple[datetime, datetime]]:
+    merged: list[tuple[datetime, datetime]] = []
+    for gap in gaps:
+        if merged and gap.since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], gap.until))
+        else:
+            merged.append((gap.since, gap.until))
+    return merged

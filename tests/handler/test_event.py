@@ -1,0 +1,161 @@
+"""The event that a call leaves behind, and its way through JSON."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phyxius.clock import Instant, create_controlled_clock
+from phyxius.handler import HandlerError, HandlerEvent, event_serializer
+from phyxius.journal import Journal
+
+EARLIER = Instant(wall_ns=1_000_000, mono_ns=5_000_000)
+LATER = Instant(wall_ns=9_999_000_000, mono_ns=6_234_567)
+
+
+class Key(StrEnum):
+    TENANT = "tenant"
+
+
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    __repr__ = __str__
+
+
+def event(**fields: Any) -> HandlerEvent:
+    return HandlerEvent(**{"name": "quote.read", "outcome": "success", "completed_at": LATER, **fields})
+
+
+def through_json(original: HandlerEvent) -> HandlerEvent:
+    journal = Journal[HandlerEvent](clock=create_controlled_clock(), serializer=event_serializer)
+    journal.append(original)
+    restored = Journal[HandlerEvent].from_json(journal.to_json(), clock=journal.clock, serializer=event_serializer)
+    return next(iter(restored)).data
+
+
+def test_defaults() -> None:
+    """Only name, outcome and completion must be given."""
+    made = HandlerEvent("quote.read", "failure", LATER)
+    assert attrs.asdict(made, recurse=False) == {
+        "name": "quote.read",
+        "outcome": "failure",
+        "completed_at": LATER,
+        "started_at": LATER,
+        "source": "handler",
+        "observed": {},
+        "attempts": 1,
+        "error": None,
+        "invocation_id": None,
+        "correlation_id": None,
+    }
+
+
+def test_no_start_is_the_end() -> None:
+    """A `started_at` of None is the completion, and the call took no time."""
+    assert event(started_at=None).started_at == LATER
+    assert event(started_at=None).duration == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"name": ""}, {"outcome": "ok"}, {"outcome": None}, {"outcome": True}, {"outcome": "Success"}],
+)
+def test_what_no_query_could_find_is_refused(fields: dict[str, Any]) -> None:
+    """An event has a name, and one of the two outcomes."""
+    with pytest.raises(ValueError, match=r"(event needs a name)|(outcome is)"):
+        event(**fields)
+
+
+def test_duration_is_monotonic_where_it_can_be() -> None:
+    """The duration is read off the monotonic clock, to the microsecond; off the wall for a restored event."""
+    assert event(started_at=EARLIER).duration == timedelta(microseconds=1_234)
+    assert event(started_at=attrs.evolve(EARLIER, mono_ns=None)).duration == timedelta(seconds=9, microseconds=998_000)
+
+
+def test_observed_is_a_copy() -> None:
+    """Whoever filled the mapping cannot change the event through it."""
+    observed = {"rows": 1}
+    made = event(observed=observed)
+    observed["rows"] = 2
+    assert made.observed == {"rows": 1}
+
+
+def test_it_is_frozen_and_pickles() -> None:
+    """An event is a value: it cannot be changed, and travels between processes."""
+    made = event(started_at=EARLIER, observed={"rows": [1]}, error=HandlerError("KeyError", "'x'"))
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.name = "other"
+
+
+@pytest.mark.parametrize(
+    "error, described",
+    [
+        (KeyError("x"), HandlerError("KeyError", "'x'")),
+        (ValueError("a" * 500), HandlerError("ValueError", "a" * 500)),
+        (ValueError("a" * 501), HandlerError("ValueError", "a" * 499 + "…")),
+        (UnreadableError(), HandlerError("UnreadableError", "(a UnreadableError that cannot be described)")),
+        (KeyboardInterrupt(), HandlerError("KeyboardInterrupt", "")),
+    ],
+)
+def test_error_of_any_exception(error: BaseException, described: HandlerError) -> None:
+    """An exception is described by its class and its message, which is cut, and survived if it cannot be read."""
+    assert HandlerError.of(error) == described
+
+
+def test_round_trip() -> None:
+    """All fields come back from JSON; the monotonic time alone means nothing to another process."""
+    made = event(
+        outcome="failure",
+        started_at=EARLIER,
+        source="connector",
+        observed={"rows": [1, 2.5, None, True], "nested": {"k": "ü"}},
+        attempts=3,
+        error=HandlerError("KeyError", "'x'"),
+        invocation_id="i",
+        correlation_id="c",
+    )
+    wall = {name: attrs.evolve(getattr(made, name), mono_ns=None) for name in ("started_at", "completed_at")}
+    assert through_json(made) == attrs.evolve(made, **wall)
+
+
+@pytest.mark.parametrize(
+    "observed, restored",
+    [
+        ({"s": {1}}, {"s": "{1}"}),
+        ({"f": float("nan")}, {"f": "nan"}),
+        ({"b": b"x", "fine": 1}, {"b": "b'x'", "fine": 1}),
+        ({"id": UUID(int=1)}, {"id": str(UUID(int=1))}),
+        ({Key.TENANT: Key.TENANT}, {"tenant": "tenant"}),
+        ({1: "x", "fine": 2}, {"1": "x", "fine": 2}),
+        ({"\x00": "\x00"}, {"'\\x00'": "'\\x00'"}),
+        ({"e": UnreadableError()}, {"e": "(a UnreadableError that cannot be described)"}),
+    ],
+)
+def test_what_json_cannot_hold_is_written_as_its_repr(observed: Any, restored: dict[str, object]) -> None:
+    """Whatever was observed can be written, and what was written can be loaded: nothing else is lost by it."""
+    assert through_json(event(observed=observed)).observed == restored
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.frozensets(st.integers()),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text() | st.integers() | st.binary(), anything))
+def test_anything_observed_survives(observed: dict[Any, object]) -> None:
+    """No observation makes a journal unreadable, and a second round trip changes nothing any more."""
+    once = through_json(event(observed=observed))
+    assert through_json(once) == once

@@ -1,0 +1,520 @@
+"""Recording: every call becomes one event, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.handler import HandlerError, HandlerEvent, InFlightCall, observe, recorded
+from phyxius.journal import Journal
+
+NAME = "quote.read"
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock() -> ControlledClock:
+    return create_controlled_clock()
+
+
+@pytest.fixture
+def journal(clock: ControlledClock) -> Journal[Any]:
+    return Journal(clock=clock)
+
+
+def events(journal: Journal[Any]) -> list[HandlerEvent]:
+    return [entry.data for entry in journal]
+
+
+def only(journal: Journal[Any]) -> HandlerEvent:
+    (event,) = events(journal)
+    assert not journal.in_flight
+    return event
+
+
+Run = Callable[[Journal[Any], Callable[[], None]], Awaitable[object]]
+
+
+async def run_async(journal: Journal[Any], body: Callable[[], None]) -> object:
+    @recorded(journal, NAME, observed={"tenant": "a"})
+    async def read() -> str:
+        await asyncio.sleep(0)
+        body()
+        return "answer"
+
+    assert inspect.iscoroutinefunction(read)
+    return await read()
+
+
+async def run_plain(journal: Journal[Any], body: Callable[[], None]) -> object:
+    @recorded(journal, NAME, observed={"tenant": "a"})
+    def read() -> str:
+        body()
+        return "answer"
+
+    return read()
+
+
+async def run_awaitable(journal: Journal[Any], body: Callable[[], None]) -> object:
+    async def work() -> str:
+        await asyncio.sleep(0)
+        body()
+        return "answer"
+
+    @recorded(journal, NAME, observed={"tenant": "a"})
+    def read() -> Awaitable[str]:
+        return work()
+
+    return await read()
+
+
+async def run_future(journal: Journal[Any], body: Callable[[], None]) -> object:
+    async def work() -> str:
+        await asyncio.sleep(0)
+        body()
+        return "answer"
+
+    @recorded(journal, NAME, observed={"tenant": "a"})
+    def read() -> asyncio.Task[str]:
+        return asyncio.create_task(work())
+
+    return await read()
+
+
+async def run_block(journal: Journal[Any], body: Callable[[], None]) -> object:
+    with recorded(journal, NAME, observed={"tenant": "a"}):
+        body()
+        return "answer"
+
+
+ways = pytest.mark.parametrize("run", [run_async, run_plain, run_awaitable, run_future, run_block])
+
+
+@ways
+async def test_success(journal: Journal[Any], clock: ControlledClock, run: Run) -> None:
+    """A call that answers leaves one success with its times and what it observed; the answer goes through."""
+
+    def body() -> None:
+        clock.advance_by(SECOND)
+        observe(rows=3)
+
+    assert await run(journal, body) == "answer"
+    event = only(journal)
+    assert (event.name, event.outcome, event.error, event.source) == (NAME, "success", None, "handler")
+    assert event.observed == {"tenant": "a", "rows": 3}
+    assert (event.completed_at, event.duration) == (clock.now(), SECOND)
+
+
+@ways
+@pytest.mark.parametrize("error", [KeyError("x"), asyncio.CancelledError("stop")])
+async def test_failure(journal: Journal[Any], run: Run, error: BaseException) -> None:
+    """A call that raises, or is cancelled, leaves one failure, and the exception goes on."""
+
+    def body() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await run(journal, body)
+    event = only(journal)
+    assert (event.outcome, event.error and event.error.type) == ("failure", type(error).__name__)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("run", [run_async, run_plain, run_awaitable, run_block])
+def test_whatever_it_raises_goes_on(journal: Journal[Any], run: Run, error: type[BaseException]) -> None:
+    """Not even an exception that ends the process escapes the record, or is held up by it."""
+
+    def body() -> None:
+        raise error
+
+    with pytest.raises(error):
+        drive(run(journal, body))
+    assert only(journal).error == HandlerError(error.__name__, "")
+
+
+def drive(awaitable: Awaitable[object]) -> None:
+    """Run what never really waits, without an event loop."""
+    steps = awaitable.__await__()
+    while True:
+        next(steps)
+
+
+@ways
+async def test_in_flight(journal: Journal[Any], run: Run) -> None:
+    """From before the body until after the append the call is in flight; the event never comes too late."""
+    seen: list[tuple[object, ...]] = []
+    journal.subscribe(lambda entry: seen.append(journal.in_flight))
+    await run(journal, lambda: seen.append((*journal.in_flight, len(journal))))
+    ((in_body, length), (at_append,)) = seen
+    assert length == 0
+    assert in_body is at_append
+    assert isinstance(in_body, InFlightCall)
+    assert (in_body.name, in_body.observed["tenant"]) == (NAME, "a")
+    assert only(journal)
+
+
+async def test_cancelled_task(journal: Journal[Any]) -> None:
+    """A handler whose task is cancelled while it waits leaves a failure, and the cancellation goes on."""
+
+    @recorded(journal, NAME)
+    async def read() -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert only(journal).error == HandlerError("CancelledError", "")
+
+
+@pytest.mark.parametrize("stop", ["cancel", "drop"])
+async def test_an_awaitable_that_nobody_awaits(journal: Journal[Any], stop: str) -> None:
+    """A call whose awaitable was dropped, or cancelled before its first step, does not stay in flight for ever."""
+
+    async def work() -> None:
+        raise AssertionError
+
+    answer: Any = recorded(journal, NAME)(lambda answer: answer)(work())
+    assert len(journal.in_flight) == 1
+    if stop == "cancel":
+        task = asyncio.create_task(answer)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task, answer
+        await asyncio.sleep(0)  # the loop lets go of what it has just run
+    else:
+        with pytest.warns(RuntimeWarning, match="never awaited"):
+            del answer
+    gc.collect()
+    assert only(journal).outcome == "failure"
+
+
+async def test_a_future_that_is_never_awaited(journal: Journal[Any]) -> None:
+    """A task that a plain function starts and hands out is still that task, and its end is recorded."""
+    gate = asyncio.Event()
+    task = recorded(journal, NAME)(lambda: asyncio.create_task(gate.wait()))()
+    assert isinstance(task, asyncio.Task)
+    await asyncio.sleep(0)
+    assert len(journal.in_flight) == 1
+    gate.set()
+    await asyncio.wait([task])
+    assert only(journal).outcome == "success"
+
+
+async def test_an_awaitable_object(journal: Journal[Any]) -> None:
+    """An answer that is awaitable without being a coroutine is awaited as part of the call."""
+
+    class Later:
+        def __await__(self) -> Iterator[Any]:
+            yield from asyncio.sleep(0).__await__()
+            return "answer"
+
+    waiting: Any = recorded(journal, NAME)(Later)()
+    assert len(journal.in_flight) == 1
+    assert await waiting == "answer"
+    assert only(journal).outcome == "success"
+    never: Any = recorded(journal, NAME)(Later)()
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        del never
+    assert not journal.in_flight
+
+
+@pytest.mark.parametrize("kind", ["decorator", "with"])
+def test_it_declares(journal: Journal[Any], kind: str) -> None:
+    """The name is declared at once, before any call, so that silence has a witness."""
+    recorder = recorded(journal, NAME)
+    if kind == "decorator":
+        recorder(len)
+    assert journal.declared == {NAME}
+    assert not journal.in_flight
+
+
+def test_an_empty_name_is_refused(journal: Journal[Any]) -> None:
+    """What no query could find is not recorded."""
+    with pytest.raises(ValueError, match="declared name"):
+        recorded(journal, "")
+
+
+def overflowing(clock: ControlledClock) -> Journal[Any]:
+    journal = Journal[Any](clock=clock, max_entries=1, overflow="error", emit=lambda notice: None)
+    journal.append("full")
+    return journal
+
+
+def no_more_ids(clock: ControlledClock) -> Journal[Any]:
+    def fail() -> str:
+        raise OSError("no ids")
+
+    return Journal(clock=clock, id_generator=fail)
+
+
+@pytest.mark.parametrize("make", [overflowing, no_more_ids])
+@pytest.mark.parametrize("fails", [False, True])
+@ways
+async def test_a_failing_append(
+    make: Callable[[ControlledClock], Journal[Any]],
+    fails: bool,
+    run: Run,
+    clock: ControlledClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A journal that refuses the event changes nothing for the caller; it is a loss, and logged."""
+    journal = make(clock)
+    clock.advance_by(SECOND)
+
+    def body() -> None:
+        if fails:
+            raise KeyError
+
+    if fails:
+        with pytest.raises(KeyError):
+            await run(journal, body)
+    else:
+        assert await run(journal, body) == "answer"
+    assert not journal.in_flight
+    assert journal.complete_since.ns_since(clock.now()) > 0
+    (record,) = [each for each in caplog.records if each.name == "phyxius.handler"]
+    assert record.levelno == logging.ERROR
+    assert NAME in record.getMessage()
+
+
+def test_recording_inside_a_subscriber(journal: Journal[Any], clock: ControlledClock) -> None:
+    """A recorded function that a subscriber calls works; its event is a loss, since no subscriber may append."""
+    answers: list[object] = []
+    journal.subscribe(lambda entry: answers.append(recorded(journal, NAME)(lambda: "answer")()))
+    clock.advance_by(SECOND)
+    journal.append("x")
+    assert (answers, len(journal)) == (["answer"], 1)
+    assert journal.complete_since.ns_since(clock.now()) > 0
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "function", [generator, async_generator, functools.partial(generator), staticmethod(generator)]
+)
+def test_generators_are_refused(journal: Journal[Any], function: Callable[[], object]) -> None:
+    """A generator has no one end that could be recorded."""
+    with pytest.raises(TypeError, match="with recorded"):
+        recorded(journal, NAME)(function)
+
+
+def test_entering_twice_is_refused(journal: Journal[Any]) -> None:
+    """One object records one call, nested or one after the other; the first call is not disturbed."""
+    once = recorded(journal, NAME)
+    with once, pytest.raises(RuntimeError, match="entered already"):
+        once.__enter__()
+    with pytest.raises(RuntimeError, match="entered already"):
+        once.__enter__()
+    assert only(journal).outcome == "success"
+
+
+def test_observed_can_be_filled(journal: Journal[Any]) -> None:
+    """What the block learns is in the event; each call starts from what the recorder was given."""
+    given = {"queue": "q"}
+    recorder = recorded(journal, NAME, observed=given)
+    given["queue"] = "changed"
+    with recorder as call:
+        call.observed["messages"] = 1
+        call.observed |= {"more": 2}
+        with pytest.raises((TypeError, ValueError)):
+            call.observed = 7
+    late = call.observed
+    late["messages"] = 9
+    assert only(journal).observed == {"queue": "q", "messages": 1, "more": 2}
+
+    @recorded(journal, NAME, observed={"tenant": "a"})
+    def read(rows: int) -> None:
+        observe(**{f"rows{rows}": rows})
+
+    read(1)
+    read(2)
+    assert [event.observed for event in events(journal)[1:]] == [
+        {"tenant": "a", "rows1": 1},
+        {"tenant": "a", "rows2": 2},
+    ]
+
+
+def test_observe_reaches_the_innermost(journal: Journal[Any]) -> None:
+    """`observe` adds to the recording that is innermost just then, and does nothing outside of any."""
+    observe(lost=1)
+    with recorded(journal, "outer"):
+        observe(a=1)
+        with contextlib.suppress(KeyError), recorded(journal, "inner"):
+            observe(b=2)
+            raise KeyError
+        observe(c=3)
+    observe(lost=2)
+    assert [(event.name, event.observed) for event in events(journal)] == [
+        ("inner", {"b": 2}),
+        ("outer", {"a": 1, "c": 3}),
+    ]
+
+
+async def test_concurrent_tasks_do_not_mix(journal: Journal[Any]) -> None:
+    """Each of many tasks observes for its own call, in whatever order they run."""
+    barrier = asyncio.Barrier(5)
+
+    @recorded(journal, NAME)
+    async def read(number: int) -> None:
+        observe(first=number)
+        await barrier.wait()
+        observe(second=number)
+
+    await asyncio.gather(*map(read, range(5)))
+    seen = {(event.observed["first"], event.observed["second"]) for event in events(journal)}
+    assert seen == {(number, number) for number in range(5)}
+
+
+async def test_a_task_started_inside_observes_for_the_call(journal: Journal[Any]) -> None:
+    """A task, or a thread given the context, belongs to the call it was started in, as long as that lasts."""
+    gate = asyncio.Event()
+
+    async def child() -> None:
+        observe(task=1)
+        await gate.wait()
+        observe(late=1)
+
+    with recorded(journal, NAME):
+        task = asyncio.create_task(child())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(observe, thread=1)
+    gate.set()
+    await task
+    assert only(journal).observed == {"task": 1, "thread": 1}
+
+
+def test_threads_do_not_mix(journal: Journal[Any]) -> None:
+    """Threads that record at once observe for their own calls; one without a recording observes nothing."""
+    barrier = threading.Barrier(4)
+
+    def read(number: int) -> None:
+        observe(lost=number)
+        with recorded(journal, NAME):
+            barrier.wait(10)
+            observe(number=number)
+            barrier.wait(10)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(str(event.observed) for event in events(journal)) == [f"{{'number': {n}}}" for n in range(4)]
+    assert not journal.in_flight
+
+
+def test_metadata_stays(journal: Journal[Any]) -> None:
+    """A decorated function is still known by its name, its doc and its signature."""
+
+    def read(quote_id: str, *, fresh: bool = False) -> str:
+        """Read it."""
+        return f"{quote_id}{fresh}"
+
+    wrapped = recorded(journal, NAME)(read)
+    assert (wrapped.__name__, wrapped.__doc__) == ("read", "Read it.")
+    assert inspect.signature(wrapped) == inspect.signature(read)
+    assert wrapped("1", fresh=True) == "1True"
+
+
+async def test_in_classes(journal: Journal[Any]) -> None:
+    """Methods of every kind are recorded, on whichever side of `staticmethod` the decorator stands."""
+
+    class Quotes:
+        @recorded(journal, "method")
+        def method(self, number: int) -> tuple[object, int]:
+            return type(self), number
+
+        @recorded(journal, "async")
+        async def async_method(self, number: int) -> tuple[object, int]:
+            return type(self), number
+
+        @staticmethod
+        @recorded(journal, "static")
+        def inside(number: int) -> int:
+            return number
+
+        @recorded(journal, "static")
+        @staticmethod
+        async def outside(number: int) -> int:
+            return number
+
+        @classmethod
+        @recorded(journal, "class")
+        def class_inside(cls, number: int) -> tuple[object, int]:
+            return cls, number
+
+        @recorded(journal, "class")
+        @classmethod
+        def class_outside(cls, number: int) -> tuple[object, int]:
+            return cls, number
+
+        @property
+        @recorded(journal, "property")
+        def value(self) -> int:
+            return 7
+
+    quotes: Any = Quotes()
+    assert quotes.method(1) == await quotes.async_method(1) == (Quotes, 1)
+    assert quotes.inside(2) == await quotes.outside(2) == await Quotes.outside(2) == 2
+    assert quotes.class_inside(3) == quotes.class_outside(3) == (Quotes, 3)
+    assert quotes.value == 7
+    names = ["method", "async", "static", "static", "static", "class", "class", "property"]
+    assert [event.name for event in events(journal)] == names
+
+
+async def test_any_callable(journal: Journal[Any]) -> None:
+    """A partial and an object that can be called are recorded like functions."""
+
+    class Reader:
+        async def __call__(self, number: int) -> int:
+            return number
+
+    assert await recorded(journal, NAME)(functools.partial(Reader().__call__, 1))() == 1
+    assert await recorded(journal, NAME)(Reader())(2) == 2
+    assert recorded(journal, NAME)(functools.partial(int, "3"))() == 3
+    assert [event.outcome for event in events(journal)] == ["success"] * 3
+
+
+def test_recursion(journal: Journal[Any]) -> None:
+    """A recorded function that calls itself leaves one event for each call, the innermost first."""
+
+    @recorded(journal, NAME)
+    def count(number: int) -> None:
+        observe(number=number, in_flight=len(journal.in_flight))
+        if number:
+            count(number - 1)
+
+    count(2)
+    assert [(event.observed["number"], event.observed["in_flight"]) for event in events(journal)] == [
+        (0, 3),
+        (1, 2),
+        (2, 1),
+    ]
+
+
+def test_a_clock_that_is_set_back(journal: Journal[Any], clock: ControlledClock) -> None:
+    """A step of the wall clock during the call neither breaks it nor makes its duration negative."""
+    with recorded(journal, NAME):
+        clock.advance_by(SECOND)
+        clock.jump_wall_time(clock.now().wall - timedelta(hours=1))
+    assert only(journal).duration == SECOND
