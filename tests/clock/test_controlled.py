@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -458,11 +459,9 @@ async def test_a_thread_that_is_given_up_meanwhile_lets_time_go_on(clock: Contro
 
 
 def in_thread(function: Callable[[], object]) -> None:
-    """Run a function in another thread, and wait for its end; pytest reports what it raises."""
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive()
+    """Run a function in another thread, wait for its end, and raise what it raised."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result(10)
 
 
 async def test_a_sleeper_is_woken_from_another_thread(clock: ControlledClock) -> None:

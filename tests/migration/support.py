@@ -167,7 +167,8 @@ def build(
     kept = journal(clock)
     kept.declare(QUIET)
     clock.advance_by(timedelta(days=30))
-    bags = dict.fromkeys(phases, {}) | {phases[0]: first or {}, phases[1]: evidence or {}}
+    bags: dict[str, Mapping[str, Any]] = {phase: {} for phase in phases}
+    bags |= {phases[0]: first or {}, phases[1]: evidence or {}}
     spec = define_migration(name="quotes", phases=bags)
     phase_store = RiggedStore(clock, str.__str__(phases[0]), **(store or {}))
     options = {"phase_store": phase_store, "evidence_timeout": LIMIT} | options

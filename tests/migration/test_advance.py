@@ -61,7 +61,7 @@ class Abort(BaseException):
 
 def refused(reason: object = "not yet") -> Any:
     """Evidence that says no."""
-    return schema_applied(lambda: err(reason))  # type: ignore[arg-type, return-value]
+    return schema_applied(lambda: err(reason))
 
 
 async def test_step_by_step() -> None:
@@ -91,7 +91,7 @@ async def test_every_source_must_pass() -> None:
 
 async def test_failures_and_errors_together() -> None:
     """A source that says no beside one that is broken is told within `EvidenceErrored`."""
-    lab = build({"no": refused(), "broken": schema_applied(lambda: None)})  # type: ignore[arg-type, return-value]
+    lab = build({"no": refused(), "broken": schema_applied(lambda: None)})
     error = (await lab.advance()).error
     assert isinstance(error, EvidenceErrored)
     assert (set(error.errors), set(error.failures)) == ({"broken"}, {"no"})
@@ -132,7 +132,7 @@ async def test_results_must_match_the_sources(findings: dict[str, Finding]) -> N
             return findings
 
     lab = build({"a": checked()})
-    lab.migration._runtime = attrs.evolve(lab.migration._runtime, inquirer=Wrong())  # type: ignore[arg-type]
+    lab.migration._runtime = attrs.evolve(lab.migration._runtime, inquirer=Wrong())
     assert isinstance((await lab.advance()).error, EvidenceErrored)
     assert lab.store.operations == ["current"]
 
@@ -149,7 +149,7 @@ async def test_results_must_match_the_sources(findings: dict[str, Finding]) -> N
         ("flip", "expand", NotNext("expand", "flip", "contract")),
         ("expand", "nonsense", NotNext("nonsense", "expand", "flip")),
         ("expand", "", NotNext("", "expand", "flip")),
-        ("expand", 42, NotNext(42, "expand", "flip")),  # type: ignore[arg-type]
+        ("expand", 42, NotNext(42, "expand", "flip")),
         ("contract", "contract", AlreadyAtFinal("contract")),
         ("contract", "flip", AlreadyAtFinal("contract")),
     ],
@@ -263,7 +263,7 @@ async def test_phases_keep_their_identity(phases: Any) -> None:
     assert result.value.to_phase is flip
     _, from_phase, to_phase, snapshot = lab.store.calls[-1]
     assert [(type(each), each) for each in (from_phase, to_phase)] == [(str, "expand"), (str, "flip")]
-    assert type(snapshot.attempt) is str  # type: ignore[attr-defined]
+    assert type(snapshot.attempt) is str
     told = (lab.audit.observed["from"], lab.audit.observed["attempted"])
     assert [(type(each), each) for each in told] == [(str, "expand"), (str, "flip")]
     assert (await lab.advance()).error.phase is flip
@@ -286,7 +286,7 @@ async def test_refusals_keep_the_identity_of_phases(phases: Any) -> None:
 
 async def test_no_tasks_are_left() -> None:
     """When a call has ended, so have its tasks, and no commit is held any longer."""
-    lab = build({"a": checked(), "hung": schema_applied(forever)})  # type: ignore[arg-type]
+    lab = build({"a": checked(), "hung": schema_applied(forever)})
     assert isinstance(await lab.advance(LIMIT), Err)
     assert isinstance(await build({"a": checked()}).advance(), Ok)
     assert await no_tasks_left()
@@ -306,7 +306,7 @@ async def test_a_store_that_is_none_at_all() -> None:
             raise OSError("no connection")
 
     class Worse(Bad):
-        async def current(self) -> str:  # type: ignore[override]
+        async def current(self) -> str:
             return "expand"
 
         @property
@@ -338,10 +338,12 @@ async def test_a_store_that_cancels_in_a_cancelled_task() -> None:
 
 # -- it never raises
 
-ERRORS = st.sampled_from([OSError("x"), TimeoutError(), asyncio.CancelledError(), Abort(), StopIteration(), GeneratorExit()])  # fmt: skip
-THINGS = st.sampled_from(
-    [None, True, 1, "expand", b"flip", [], {}, object(), Ok, ok, Ok(None), Ok(Conflict("flip")), Err(None), Err("text"), float("nan")]
-)  # fmt: skip
+ERRORS = st.sampled_from(
+    [OSError("x"), TimeoutError(), asyncio.CancelledError(), Abort(), StopIteration(), GeneratorExit()]
+)
+ANSWERS = [None, True, 1, "expand", b"flip", [], {}, object(), Ok, ok, float("nan")]
+OUTCOMES = [Ok(None), Ok(Conflict("flip")), Err(None), Err("text"), Err(EvidenceFailure("no"))]
+THINGS = st.sampled_from(ANSWERS + OUTCOMES)
 BEHAVIOURS = st.one_of(
     st.tuples(st.just("raise"), ERRORS),
     st.tuples(st.just("answer"), THINGS),

@@ -78,7 +78,7 @@ async def test_success() -> None:
 
 async def test_duration() -> None:
     """The event tells when the call began and when it ended."""
-    lab = build({"slow": schema_applied(lambda: ok())}, run_sync=lambda check: slow(lab, check))
+    lab = build({"slow": schema_applied(ok)}, run_sync=lambda check: slow(lab, check))
 
     async def slow(lab: Lab, check: Callable[[], Any]) -> Any:
         await lab.clock.sleep(5 * SECOND)
@@ -169,7 +169,7 @@ async def test_cancelled(stage: str) -> None:
 
 def hung() -> Any:
     """Evidence that never answers."""
-    return schema_applied(forever)  # type: ignore[arg-type]
+    return schema_applied(forever)
 
 
 async def test_tolerated_gaps() -> None:
@@ -177,7 +177,7 @@ async def test_tolerated_gaps() -> None:
     lab = build({"quiet": quiet(timedelta(days=40), max_gap=timedelta(days=11)), "other": quiet()})
     assert isinstance(await lab.advance(), Ok)
     assert lab.audit.observed.keys() == {"migration", "from", "attempted", "snapshot", "tolerated"}
-    (gap,) = lab.audit.observed["tolerated"].pop("quiet")  # type: ignore[attr-defined]
+    (gap,) = lab.audit.observed["tolerated"].pop("quiet")
     assert lab.audit.observed["tolerated"] == {}
     assert gap == {
         "since": "1969-12-22T00:00:00+00:00",
@@ -210,7 +210,7 @@ async def test_nobody_shares_a_snapshot() -> None:
 
     async def spoiling(go: Any) -> Any:
         snapshot = lab.store.calls[-1][3]
-        snapshot.payloads["a"]["rows"].append(2)  # type: ignore[attr-defined]
+        snapshot.payloads["a"]["rows"].append(2)
         return await go()
 
     lab = build({"a": checked({"rows": [1]})}, store={"try_advance": spoiling})
@@ -234,7 +234,10 @@ class Loud:
 @pytest.mark.parametrize(
     "details, written",
     [
-        ({"at": WHEN, "nested": {"n": [1, 2.5, None, True]}}, {"at": WHEN.isoformat(), "nested": {"n": [1, 2.5, None, True]}}),
+        (
+            {"at": WHEN, "nested": {"n": [2.5, None, True]}},
+            {"at": WHEN.isoformat(), "nested": {"n": [2.5, None, True]}},
+        ),
         ({"o": object, "n": float("nan")}, {"o": "<class 'object'>", "n": "nan"}),
         ({"keys": {1: 2}}, {"keys": "{1: 2}"}),
         ({"m": Mute()}, {"m": "<Mute that cannot be represented>"}),
@@ -242,7 +245,7 @@ class Loud:
         ({"big": ["x" * 100] * 1_000}, {"repr": repr({"big": ["x" * 100] * 1_000})[:999] + "…"}),
         ({"int": 10**5_000}, {"repr": "<dict that cannot be represented>"}),
     ],
-)  # fmt: skip
+)
 async def test_details(details: dict[str, object], written: object) -> None:
     """Failure details are written as JSON, what JSON cannot hold as its `repr`, and neither at any length."""
     lab = build({"a": refused(EvidenceFailure("no", details))})
@@ -326,7 +329,7 @@ def test_an_interrupt_out_of_the_journal(interrupt: type[BaseException]) -> None
     """`KeyboardInterrupt` and `SystemExit` go through the journal too; what was committed stays committed."""
     lab = build(journal=stopping(interrupt()))
     with pytest.raises(interrupt):
-        asyncio.run(lab.migration.advance())  # type: ignore[arg-type]
+        asyncio.run(lab.migration.advance())
     assert lab.store.phase == "flip"
 
 
@@ -386,7 +389,7 @@ async def test_sources_keep_their_order() -> None:
 
     lab = build({"z": schema_applied(late), "a": attestation(signed), QUIET: quiet()})
     result = await lab.advance(SECOND)
-    assert list(result.value.evidence) == list(lab.audit.observed["snapshot"]) == ["z", "a", QUIET]  # type: ignore[call-overload]
+    assert list(result.value.evidence) == list(lab.audit.observed["snapshot"]) == ["z", "a", QUIET]
 
 
 async def test_errors_are_described() -> None:

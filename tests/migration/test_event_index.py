@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -198,13 +198,15 @@ IndexMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=
 TestIndex = IndexMachine.TestCase
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=60), st.integers(0, 20))
-def test_a_series_is_a_sorted_list(steps: list[tuple[int, bool]], since: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4)), max_size=80), st.integers(0, 20))
+@example([(5, 0), (6, 0), (7, 0), (8, 0), (0, 4), (1, 0), (0, 4), (0, 0)], 0)
+def test_a_series_is_a_sorted_list(steps: list[tuple[int, int]], since: int) -> None:
     """Whatever is added and removed in whatever order, a series holds the rest, sorted by time."""
     series, held = Series(), []
-    for mono_ns, remove in steps:
-        if remove and held:
-            series.remove(*held.pop(mono_ns % len(held)))
+    for mono_ns, step in steps:
+        if held and step > 2:  # remove: the oldest, or any
+            held.sort(key=lambda each: each[0])
+            series.remove(*held.pop(0 if step == 4 else mono_ns % len(held)))
         else:
             held.append((mono_ns, make_event(0, "quote.read", "success", Instant(wall_ns=0, mono_ns=mono_ns))))
             series.add(*held[-1])
@@ -235,6 +237,13 @@ def test_what_is_dropped_is_let_go(let_go: str) -> None:
             journal.append(make_event(number, "quote.read", "success", journal.clock.now()))
     gc.collect()
     assert [ref() is None for ref in watched] == [True] * 5 + [let_go == "clear"] * 3
+
+
+def test_a_ring_does_not_grow() -> None:
+    """The index takes no more room than a few times what the journal holds, however much went through it."""
+    journal, _ = filled(1_000, max_entries=8, overflow="drop_oldest")
+    (series,) = journal.follow(EventIndex)._series["quote.read"].values()
+    assert len(series._times) == len(series._events) <= 2 * 8 + 1
 
 
 def test_names_without_events_are_forgotten() -> None:
@@ -296,6 +305,13 @@ def spoilt(event: HandlerEvent, **fields: Any) -> HandlerEvent:
     return event
 
 
+def imitation(event: HandlerEvent) -> MagicMock:
+    """A mock with all that an event has."""
+    mock = MagicMock(spec=HandlerEvent)
+    mock.configure_mock(**attrs.asdict(event, recurse=False))
+    return mock
+
+
 def fresh(journal: Journal[Any]) -> HandlerEvent:
     return make_event(1, "quote.read", "success", journal.clock.now())
 
@@ -313,7 +329,7 @@ def fresh(journal: Journal[Any]) -> HandlerEvent:
         lambda journal: spoilt(fresh(journal), completed_at=Instant(wall_ns=0, mono_ns=-math.inf)),  # type: ignore[arg-type]
         lambda journal: spoilt(fresh(journal), completed_at=Instant(wall_ns=0, mono_ns=True)),
         lambda journal: spoilt(fresh(journal), completed_at=Instant(wall_ns=math.nan, mono_ns=None)),  # type: ignore[arg-type]
-        lambda journal: MagicMock(spec=HandlerEvent, completed_at=journal.clock.now()),
+        lambda journal: imitation(fresh(journal)),
     ],
 )
 async def test_what_no_query_can_find_is_a_loss(make: Any) -> None:
@@ -329,6 +345,19 @@ async def test_what_no_query_can_find_is_a_loss(make: Any) -> None:
     assert (gap.until, "no proper HandlerEvent" in gap.reason) == (appended + timedelta(microseconds=1), True)
     journal.clock.advance_by(timedelta(microseconds=1))  # type: ignore[attr-defined]
     assert not (await store.query(JournalQuery("quote.read"), timedelta(hours=1))).gaps
+
+
+async def test_a_later_loss_is_not_forgotten_over_an_earlier_one() -> None:
+    """What is dropped after a loss, and lay before it, does not make the gap shorter."""
+    journal, store = filled(0, max_entries=2, overflow="drop_oldest")
+    clock: Any = journal.clock
+    clock.advance_by(timedelta(days=1))
+    journal.append(make_event(0, "quote.read", "success", attrs.evolve(clock.now().shifted(-(10**12)), mono_ns=None)))
+    journal.append({"name": "quote.read"})
+    clock.advance_by(timedelta(minutes=1))
+    journal.append(fresh(journal))
+    window = await store.query(JournalQuery("quote.read"), timedelta(hours=1))
+    assert max(gap.until for gap in window.gaps) == window.until - timedelta(minutes=1) + timedelta(microseconds=1)
 
 
 async def test_a_broken_time_hides_no_other_event() -> None:

@@ -124,7 +124,7 @@ async def wrapped(answer: Callable[[], Any]) -> Any:
 
 async def test_wrong_shapes_say_what_came() -> None:
     """The error names the shape, and a coroutine that was not awaited is called just that."""
-    lab = build({"a": schema_applied(lambda: wrapped(coroutine)), "b": schema_applied(lambda: None)})  # type: ignore[arg-type, return-value]
+    lab = build({"a": schema_applied(lambda: wrapped(coroutine)), "b": schema_applied(lambda: None)})
     errors = (await lab.advance()).error.errors
     assert "a coroutine that nobody awaited came" in str(errors["a"])
     assert str(errors["b"]).startswith("None came")
@@ -164,7 +164,7 @@ async def test_what_is_no_exception_is_errored(raised: BaseException, kind: str)
         "async": schema_applied(check),
         "plain": schema_applied(fail),
         "predicate": journal_window(query=QUIET, window=DAY, predicate=fail),
-        "run_sync": schema_applied(lambda: ok()),
+        "run_sync": schema_applied(ok),
     }
     options = {"run_sync": fail} if kind == "run_sync" else {}
     lab = build({"good": checked(), "bad": sources[kind]}, **options)
@@ -204,7 +204,7 @@ def test_an_interrupt_goes_through(raised: type[BaseException], plain: bool) -> 
 
     lab = build({"good": checked(), "bad": schema_applied(fail if plain else check)})
     with pytest.raises(raised):
-        asyncio.run(lab.migration.advance())  # type: ignore[arg-type]
+        asyncio.run(lab.migration.advance())
     assert lab.refusal["type"] == "CANCELLED"
     assert lab.store.phase == "expand"
 
@@ -564,7 +564,7 @@ class Counting(MemoryJournalStore):
         round_ = self.asked.count(query.name)
         delay = self.delays.get((query.name, round_))
         if delay is not None:
-            await self.clock.sleep(delay)  # type: ignore[attr-defined]
+            await self.clock.sleep(delay)
         return await super().query(query, window)
 
 

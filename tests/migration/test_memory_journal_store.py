@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from phyxius.clock import ControlledClock, Instant, create_controlled_clock
-from phyxius.handler import HandlerEvent, event_serializer, recorded
+from phyxius.handler import HandlerEvent, NotYetObservedError, event_serializer, recorded
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import (
     EvidenceFailure,
@@ -187,7 +187,9 @@ async def test_a_call_in_flight_is_seen(journal: Journal[Any], store: MemoryJour
     assert not (await store.query(READ, HOUR)).in_flight
     with recorded(journal, "quote.read", observed={"tenant": "a"}) as call:
         (seen,) = (await store.query(READ, HOUR)).in_flight
-        assert (seen.name, seen.started_at) == ("quote.read", journal.clock.now())
+        assert (seen.name, seen.started_at, seen.observed["tenant"]) == ("quote.read", journal.clock.now(), "a")
+        with pytest.raises(NotYetObservedError):
+            seen.observed.get("later")
         assert "in flight" in getattr(await judged(journal), "reason", "")
         call.observed["later"] = True
         for where, matches in (
@@ -392,6 +394,17 @@ async def test_restored_events_are_placed_once(clock: ControlledClock, journal: 
     clock.advance_by(HOUR)
     clock.jump_wall_time(clock.now().wall + jump)
     assert [len(await store.query(READ, each)) for each in (HOUR - US, HOUR)] == [0, 1]
+
+
+async def test_setting_the_wall_makes_no_call_look_young(
+    clock: ControlledClock, journal: Journal[Any], store: MemoryJournalStore
+) -> None:
+    """Since when a call is in flight is reckoned back from now, like the bounds of the window."""
+    with recorded(journal, "quote.read", observed={"tenant": "a"}):
+        clock.advance_by(HOUR)
+        clock.jump_wall_time(clock.now().wall + 9 * DAY)
+        (call,) = (await store.query(READ, HOUR)).in_flight
+        assert (call.started_at.wall, call.observed["tenant"]) == (clock.now().wall - HOUR, "a")
 
 
 # -- finer than a microsecond

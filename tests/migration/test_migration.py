@@ -29,7 +29,7 @@ from phyxius.migration import (
 )
 from tests.migration.support import PHASES, SECOND, answering, build, forever, quiet, raising, rounds, waiting
 
-PLAIN = define_migration(name="quotes", phases={"expand": {}, "flip": {"ok": schema_applied(lambda: ok())}})
+PLAIN = define_migration(name="quotes", phases={"expand": {}, "flip": {"ok": schema_applied(ok)}})
 WINDOW = define_migration(name="quotes", phases={"expand": {}, "flip": {"quiet": quiet()}})
 
 
@@ -60,7 +60,7 @@ async def test_the_journal_is_the_evidence() -> None:
     other.declare("old.read")
     assert not (await create_migration(WINDOW, journal=events).readiness()).ready
     store = create_memory_journal_store(journal=other)
-    events.clock.advance_by(timedelta(days=30))  # type: ignore[attr-defined]
+    events.clock.advance_by(timedelta(days=30))
     assert (await create_migration(WINDOW, journal=events, journal_store=store).readiness()).ready
 
 
@@ -208,7 +208,7 @@ def test_scopes(spec: Any, windows: bool, single: bool, phases: str | None, jour
 @pytest.mark.parametrize("bag", ["expand", "contract"])
 def test_a_window_anywhere(bag: str) -> None:
     """A journal window of any phase counts, the first one's too, whatever stands beside it."""
-    sources: dict[str, Any] = {"a": attestation(lambda: ok()), "w": quiet()}
+    sources: dict[str, Any] = {"a": attestation(ok), "w": quiet()}
     spec = define_migration(name="q", phases={phase: sources if phase == bag else {} for phase in PHASES})
     with pytest.raises(SpecError) as caught:
         fitted(spec=spec, phase_store=AnyStore())
@@ -256,7 +256,7 @@ async def test_real_time() -> None:
     clock = create_system_clock()
     store = create_memory_phase_store(initial="expand", clock=clock)
     migration = create_migration(PLAIN, journal=Journal(clock=clock), phase_store=store)
-    assert (await migration.advance()).value.to_phase == "flip"  # type: ignore[union-attr]
+    assert (await migration.advance()).value.to_phase == "flip"
 
 
 async def test_phase_reached_sees_the_other_store() -> None:

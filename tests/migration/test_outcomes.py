@@ -116,10 +116,10 @@ def test_advanced_pattern() -> None:
 def test_describe_is_short() -> None:
     """An exception's text is cut, and one that cannot be read is survived."""
 
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self) -> str:
             raise ValueError
 
     assert len(describe(ValueError("x" * 10_000))) < 600
-    assert describe(Mute()).startswith("Mute: ")
+    assert describe(MuteError()).startswith("MuteError: ")
     assert describe(ValueError()) == "ValueError"

@@ -56,7 +56,13 @@ def test_no_events() -> None:
     failure = failure_of(no_events()(window_of([1, 2], ago=timedelta(hours=1))))
     newest = CLOCK.now().wall - timedelta(hours=1)
     assert "saw 2 events, the newest at" in failure.reason
-    assert failure.details == {"count": 2, "newest": newest, "name": "quote.read"}
+    assert failure.details == {
+        "count": 2,
+        "newest": newest,
+        "name": "quote.read",
+        "observed": {"o": 2},
+        "correlation_id": None,
+    }
     assert failure.retry_at == newest + DAY + timedelta(microseconds=1)
 
 
@@ -126,7 +132,7 @@ def test_at_least() -> None:
     """Enough events pass, one too few does not."""
     assert at_least(2)(window_of([1, 2])) == Ok({"count": 2})
     failure = failure_of(at_least(2)(window_of([1])))
-    assert (failure.reason, failure.details) == ("saw 1 events; 2 are needed", {"count": 1, "needed": 2})
+    assert (failure.reason, failure.details) == ("saw 1 event; 2 needed", {"count": 1, "needed": 2})
     assert type(at_least(1)(window_of([]))) is Err
 
 

@@ -87,7 +87,7 @@ async def test_it_moves_nothing_and_leaves_nothing() -> None:
 async def test_no_advance_relies_on_it() -> None:
     """A source that was `Ok` for `readiness()` is asked again by `advance()`."""
     answers = iter([ok(), err("no longer")])
-    lab = build({"a": schema_applied(lambda: next(answers))})  # type: ignore[arg-type, return-value]
+    lab = build({"a": schema_applied(lambda: next(answers))})
     assert (await readiness(lab)).ready
     assert isinstance((await lab.advance()).error, EvidenceFailed)
 
@@ -126,8 +126,8 @@ async def test_verdicts_agree_with_the_refusal() -> None:
         "no": failing(),
         "raises": broken(OSError("gone")),
         "cancels": broken(asyncio.CancelledError()),
-        "hangs": schema_applied(forever),  # type: ignore[arg-type]
-        "wrong": schema_applied(lambda: True),  # type: ignore[arg-type, return-value]
+        "hangs": schema_applied(forever),
+        "wrong": schema_applied(lambda: True),
         "ok": checked(1),
     }
     lab = build(sources)
@@ -176,7 +176,7 @@ async def test_a_store_that_fails(error: type[Exception], make: Callable[[], Any
 
 async def test_it_can_be_cancelled() -> None:
     """It is an ordinary await; cancelled, it stops its checks and leaves no trace."""
-    lab = build({"hangs": schema_applied(forever)})  # type: ignore[arg-type]
+    lab = build({"hangs": schema_applied(forever)})
     task = asyncio.ensure_future(lab.migration.readiness())
     await lab.clock.elapse(LIMIT / 2)
     task.cancel()

@@ -130,7 +130,7 @@ def test_empty_window(by: Any) -> None:
     """No attempts, no evidence, whatever the threshold."""
     failure = judge([], by=by, max_mismatch_rate=1.0)
     assert isinstance(failure, EvidenceFailure)
-    assert failure.reason == "0 comparisons are too few; 1 are needed: wait for more traffic"
+    assert failure.reason == "0 comparisons so far; 1 needed: wait for more traffic"
 
 
 @pytest.mark.parametrize("by", ["tenant", lambda event: event.observed["tenant"]])
@@ -150,7 +150,7 @@ def test_every_cohort_needs_its_comparisons(word: str) -> None:
     failure = judge(attempts(10) + attempts(0, {word: 9}, tenant="b"), min_comparisons=10, by="tenant")
     assert isinstance(failure, EvidenceFailure)
     assert failure.reason.startswith("cohort 'b': ")
-    assert "are too few" in failure.reason
+    assert "10 needed" in failure.reason
 
 
 def test_the_attempts_without_the_key_are_a_cohort() -> None:
@@ -330,7 +330,9 @@ async def test_seeded_fault_one_row_in_ten_thousand() -> None:
     await clock.elapse(timedelta(0))
     failure = await verdict(journal)
     assert isinstance(failure, EvidenceFailure)
-    assert failure.reason.startswith("1 mismatched and 0 errored beside 9999 matched attempts; a share of 0 is allowed")
+    assert failure.reason.startswith(
+        "1 mismatched and 0 errored beside 9,999 matched attempts; a share of 0 is allowed"
+    )
 
 
 @pytest.mark.parametrize("by", [None, "tenant"])

@@ -267,6 +267,7 @@ spans = st.tuples(st.integers(-20, 55), st.integers(0, 25)).map(lambda span: (sp
     gaps=st.lists(spans, max_size=6), length=st.integers(1, 40), max_gap=st.integers(0, 39), looked=st.integers(0, 45)
 )
 @example(gaps=[(0, 5), (45, 70)], length=50, max_gap=8, looked=50)
+@example(gaps=[(0, 5), (30, 35)], length=50, max_gap=5, looked=50)
 def test_covered_at_is_the_earliest_time(gaps: list[tuple[int, int]], length: int, max_gap: int, looked: int) -> None:
     """At `covered_at`, and at no microsecond before it, no more than `max_gap` of the known gaps is left."""
     now = 50

@@ -15,6 +15,7 @@ from phyxius.migration._errors import WrongShapeError
 from phyxius.migration._evidence import JournalWindowEvidence
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._window import Coverage, Gap, JournalWindow
+from phyxius.migration._wording import counted, span
 
 _LARGEST_PAYLOAD = 16 * 1024
 _WANTED = "ok(payload), err(EvidenceFailure(...)) or err(text)"
@@ -111,8 +112,8 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
     if window.in_flight:
         call = window.in_flight[0]
         return EvidenceFailure(
-            f'{len(window.in_flight)} matching calls are in flight, the oldest "{call.name}" since '
-            f"{call.started_at.wall.isoformat()}; wait until they have ended",
+            f'{counted(len(window.in_flight), "matching call")} in flight, the oldest "{call.name}" since '
+            f"{call.started_at.wall.isoformat()}; wait until none is",
             {"in_flight": [{"name": each.name, "since": each.started_at.wall} for each in window.in_flight[:20]]},
         )
     return None
@@ -123,10 +124,12 @@ def _gap_failure(coverage: Coverage, max_gap: timedelta) -> EvidenceFailure:
     total = coverage.total()
     longest = max(coverage.gaps, key=lambda gap: gap.until - gap.since)
     recorder = f", recorder {longest.recorder}" if longest.recorder else ""
-    allowed = f"; {max_gap} may be" if max_gap else ""
+    allowed = f" ({span(max_gap)} may be)" if max_gap else ""
     return EvidenceFailure(
-        f"the journal cannot vouch for the whole window: {total} of {coverage.window} are missing{allowed}, most of "
-        f"it from {longest.since.isoformat()} to {longest.until.isoformat()} ({longest.reason}{recorder}); wait",
+        "the journal cannot vouch for the whole window: "
+        f"{span(total)} of {span(coverage.window)} missing{allowed}, "
+        f"most of it from {longest.since.isoformat()} to {longest.until.isoformat()} "
+        f"({longest.reason}{recorder}); wait",
         {
             "missing": str(total),
             "max_gap": str(max_gap),

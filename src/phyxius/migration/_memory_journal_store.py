@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
+
+import attrs
 
 from phyxius.clock import Clock, Instant
 from phyxius.handler import HandlerEvent, InFlightCall
@@ -52,7 +55,12 @@ class MemoryJournalStore:
             gaps=gaps,
             truncated=truncated,
             witnessed=witnessed,
-            in_flight=[call for call in in_flight if isinstance(call, InFlightCall) and query.matches_call(call)],
+            in_flight=[
+                # reckoned back from now, as the window is: a wall that was set must not make a call look young
+                attrs.evolve(call, started_at=now.shifted(-now.ns_since(call.started_at)))
+                for call in in_flight
+                if isinstance(call, InFlightCall) and query.matches_call(call)
+            ],
         )
 
     def _gaps(self, since: Instant, now: Instant) -> list[Gap]:
@@ -84,14 +92,10 @@ def create_memory_journal_store(*, journal: Journal[Any], clock: Clock | None = 
 
 
 def _select(query: JournalQuery, events: list[HandlerEvent]) -> tuple[Sequence[HandlerEvent], bool]:
-    limit = len(events) if query.limit is None else query.limit
-    if query.name is None or query.where is not None:
-        kept: list[HandlerEvent] = []
-        for event in reversed(events):
-            if (query.name is None and event.source == "migration") or (query.where and not query.where(event)):
-                continue
-            kept.append(event)
-            if len(kept) > limit:
-                break
-        events = kept[::-1]
-    return (events[-limit:], True) if len(events) > limit else (events, False)
+    name, where, limit = query.name, query.where, query.limit
+    if name is None:
+        events = [event for event in events if event.source != "migration"]
+    if where is not None:
+        most = None if limit is None else limit + 1
+        events = list(itertools.islice(filter(where, reversed(events)), most))[::-1]
+    return (events, False) if limit is None or len(events) <= limit else (events[-limit:], True)

@@ -13,6 +13,7 @@ from phyxius.handler import HandlerEvent
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Evidence, EvidenceFailure, Predicate
 from phyxius.migration._window import JournalWindow, is_plain_function
+from phyxius.migration._wording import counted
 
 Test = Callable[[HandlerEvent], bool]
 
@@ -29,9 +30,15 @@ class NoEvents:
         leaves = newest.completed_at.wall_rounded_up + (window.until - window.since) + timedelta(microseconds=1)
         return err(
             EvidenceFailure(
-                f"saw {len(window)} events, the newest at {newest.completed_at.wall.isoformat()}; "
+                f"saw {counted(len(window), 'event')}, the newest at {newest.completed_at.wall.isoformat()}; "
                 "find who still causes them, then wait until they have left the window",
-                {"count": len(window), "newest": newest.completed_at.wall, "name": newest.name},
+                {
+                    "count": len(window),
+                    "newest": newest.completed_at.wall,
+                    "name": newest.name,
+                    "observed": dict(newest.observed),
+                    "correlation_id": newest.correlation_id,
+                },
                 retry_at=leaves,
             )
         )
@@ -43,7 +50,8 @@ def no_events() -> Predicate[dict[str, int]]:
     Its `Ok` over the empty window still needs a witness and a journal without gaps: see `journal_window`.
 
     Returns:
-        A predicate, which learns the count of 0; its failure tells count, newest and when that leaves.
+        A predicate, which learns the count of 0; its failure tells the count, and of the newest event when it
+        completed, what it observed, and when it leaves the window.
     """
     return NoEvents()
 
@@ -68,7 +76,7 @@ def every_event(test: Test) -> Predicate[dict[str, int]]:
         newest = wrong[-1]
         return err(
             EvidenceFailure(
-                f"{len(wrong)} of {len(window)} events fail the test, the newest at "
+                f"{len(wrong):,} of {counted(len(window), 'event')} fail the test, the newest at "
                 f"{newest.completed_at.wall.isoformat()}; mend what causes them",
                 {"failing": len(wrong), "count": len(window), "observed": dict(newest.observed)},
             )
@@ -96,7 +104,7 @@ def rate_below(test: Test, threshold: float, *, min_events: int) -> Predicate[di
         if len(window) < min_events:
             return err(
                 EvidenceFailure(
-                    f"{len(window)} events are too few to judge a rate; {min_events} are needed",
+                    f"{counted(len(window), 'event')} are too few to judge a rate; {min_events:,} needed",
                     {"count": len(window), "min_events": min_events},
                 )
             )
@@ -125,7 +133,9 @@ def at_least(n: int) -> Predicate[dict[str, int]]:
     def judge(window: JournalWindow) -> Evidence[dict[str, int]]:
         if len(window) >= n:
             return ok({"count": len(window)})
-        return err(EvidenceFailure(f"saw {len(window)} events; {n} are needed", {"count": len(window), "needed": n}))
+        return err(
+            EvidenceFailure(f"saw {counted(len(window), 'event')}; {n:,} needed", {"count": len(window), "needed": n})
+        )
 
     return judge
 

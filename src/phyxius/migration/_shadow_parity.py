@@ -16,6 +16,7 @@ from phyxius.migration._evidence import JournalWindowEvidence, journal_window
 from phyxius.migration._failure import Evidence, EvidenceFailure
 from phyxius.migration._predicates import check_count, check_share
 from phyxius.migration._window import JournalQuery, JournalWindow, is_plain_function
+from phyxius.migration._wording import counted
 
 Cohort = Callable[[HandlerEvent], object]
 
@@ -105,13 +106,13 @@ class _InParity:
         judged = matched + mismatched + errored
         if judged and (mismatched + errored) / judged > self.max_mismatch_rate:
             return (
-                f"{where}{mismatched} mismatched and {errored} errored beside {matched} matched attempts; a share of "
-                f"{self.max_mismatch_rate:g} is allowed: look at their events (and at the calls in flight beyond "
-                "their timeout), and mend the new path"
+                f"{where}{mismatched:,} mismatched and {errored:,} errored beside {matched:,} matched attempts; "
+                f"a share of {self.max_mismatch_rate:g} is allowed: look at their events "
+                "(and at the calls in flight beyond their timeout), and mend the new path"
             )
         if matched + mismatched < self.min_comparisons:
             return (
-                f"{where}{matched + mismatched} comparisons are too few; {self.min_comparisons} are needed: "
+                f"{where}{counted(matched + mismatched, 'comparison')} so far; {self.min_comparisons:,} needed: "
                 "wait for more traffic"
             )
         return None
