@@ -520,3 +520,19 @@ async def test_a_clock_that_cannot_wait_lets_nothing_pass(clock: ControlledClock
     settled = await gathered(broken, 0, answered=(good, 1), hanging=(hang, 1), other=(calls.after(9, "x"), 2))
     assert told(settled) == {"answered": (1, 0), "hanging": (OSError, 0), "other": (OSError, 0)}
     assert calls.cancelled == [("x", 0)]
+
+
+def test_thrown_away_after_its_loop() -> None:
+    """A gathering whose loop was closed under it ends without another error."""
+
+    async def hang() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    gathering = gather_within(create_controlled_clock(), {"a": Limited(hang, timedelta(seconds=1))})
+    task = loop.create_task(gathering)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    loop.set_exception_handler(lambda *_: None)
+    gathering.close()
+    assert not task.done()

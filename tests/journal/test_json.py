@@ -256,3 +256,13 @@ def test_any_value_is_written_or_refused(value: object) -> None:
             text = json.dumps(written, allow_nan=False, ensure_ascii=False)
             assert json.loads(text.encode()) == written
             assert not any("\x00" in part for part in flat(written) if isinstance(part, str))
+
+
+def test_parts_in_common_have_an_end() -> None:
+    """Lists that share their parts are small in memory, but are not written at any length."""
+    value: list[Any] = []
+    for _ in range(40):
+        value = [value, value]
+    for fallback in (None, repr):
+        with pytest.raises(PayloadError, match="more than 1,000,000 values"):
+            to_json_value(value, fallback=fallback)

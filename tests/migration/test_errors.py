@@ -24,7 +24,7 @@ ERRORS = [
     (UnknownPhaseError("quotes", 7, ("expand", "flip")), 'phase 7, but its spec has "expand", "flip"; run the build'),
     (SpecChangedError(("a", "b"), ("a", "c")), 'recorded the phases "a", "b", but the spec declares "a", "c"'),
     (AttemptFencedError("f00"), "attempt f00 was resolved as not committed"),
-    (WrongShapeError("None", "ok(payload)"), "None came, where ok(payload) was wanted"),
+    (WrongShapeError("a list", "ok(payload)"), "a list came, where ok(payload) was wanted"),
     (CheckCancelledError("CancelledError"), "the check raised CancelledError, although nobody had cancelled it"),
 ]
 each_error = pytest.mark.parametrize("error,text", ERRORS, ids=lambda each: type(each).__name__)
@@ -32,8 +32,9 @@ each_error = pytest.mark.parametrize("error,text", ERRORS, ids=lambda each: type
 
 @each_error
 def test_it_says_what_is_wrong(error: Exception, text: str) -> None:
-    """The text names the place and the remedy."""
+    """The text names the place and the remedy, and nothing that is not known."""
     assert text in str(error)
+    assert "None" not in str(error)
 
 
 @each_error

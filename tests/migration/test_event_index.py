@@ -200,6 +200,7 @@ TestIndex = IndexMachine.TestCase
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4)), max_size=80), st.integers(0, 20))
 @example([(5, 0), (6, 0), (7, 0), (8, 0), (0, 4), (1, 0), (0, 4), (0, 0)], 0)
+@example([(5, 0), (5, 0), (1, 3)], 0)
 def test_a_series_is_a_sorted_list(steps: list[tuple[int, int]], since: int) -> None:
     """Whatever is added and removed in whatever order, a series holds the rest, sorted by time."""
     series, held = Series(), []

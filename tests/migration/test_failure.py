@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -29,3 +30,27 @@ def test_retry_at_needs_a_zone() -> None:
     assert EvidenceFailure("not yet", retry_at=datetime(2024, 1, 1, tzinfo=UTC)).retry_at is not None
     with pytest.raises(ValueError, match="tzinfo=UTC"):
         EvidenceFailure("not yet", retry_at=datetime(2024, 1, 1))  # noqa: DTZ001
+
+
+class Loud(str):
+    """A text that answers for itself."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise OSError("no")
+
+
+@pytest.mark.parametrize("wrong", [7, None, b"bytes", MagicMock(spec=str)], ids=lambda each: type(each).__name__)
+def test_a_reason_is_a_text(wrong: Any) -> None:
+    """What an operator could not read is no reason, and breaks where it is made."""
+    with pytest.raises(TypeError, match="must be a text"):
+        EvidenceFailure(wrong)
+    assert type(EvidenceFailure(Loud("not yet")).reason) is str
+
+
+def test_retry_at_is_a_datetime() -> None:
+    """What could not be compared with other times breaks where it is made."""
+    wrong: Any = MagicMock(spec=datetime)
+    with pytest.raises(TypeError, match="must be a datetime"):
+        EvidenceFailure("not yet", retry_at=wrong)

@@ -608,6 +608,19 @@ async def test_exactly_the_stale_windows() -> None:
     assert sorted(map(str, store.asked)) == ["fresh", QUIET, QUIET]
 
 
+async def test_checks_are_not_asked_again() -> None:
+    """A check that waited for others is asked once: only a journal window is judged again."""
+    asked: list[int] = []
+
+    def check() -> Any:
+        asked.append(1)
+        return ok()
+
+    lab, store = judged_again(taking(lambda: lab, 5 * SECOND), quiet=quiet(), signed=attestation(check))
+    assert isinstance(await lab.advance(LIMIT), Ok)
+    assert (len(asked), store.asked) == (1, [QUIET, QUIET])
+
+
 def quiet_of(name: str) -> Any:
     """Evidence that a name is silent, within less time than the journal is old."""
     return journal_window(query=name, window=DAY, predicate=lambda window: ok(len(window)))

@@ -435,6 +435,16 @@ async def test_no_gap_is_rounded_away(began: int, phase: int) -> None:
         assert await proven(journal, 100 * US) == (now - 100_000 >= began)
 
 
+async def test_bounds_are_rounded_outwards() -> None:
+    """Between two microseconds, the window that is told is the one that was searched, and a little more."""
+    clock = StoppedClock(EPOCH)
+    clock.set(0)
+    store = create_memory_journal_store(journal=Journal(clock=clock))
+    clock.set(5_500)
+    window, begin = await store.query(READ, 5 * US), Instant(wall_ns=10**18, mono_ns=0).wall
+    assert (window.since, window.until) == (begin, begin + 6 * US)
+
+
 # -- the store itself
 
 

@@ -163,6 +163,13 @@ async def test_try_advance_answers_nonsense(answer: object, after: bool, resolva
     assert type(result.error.error) is WrongShapeError
 
 
+LIES = {
+    "Ok(Committed)": ok(Committed(AT)),
+    "mock of Committed": mock_of(Committed),
+    "subclass of Committed": SubCommitted(AT),
+    "False": False,
+    "empty": "",
+}
 RESOLVES: dict[str, tuple[Rig | None, str]] = {
     "missing": (None, "unknown"),
     "raises": (raising(OSError("again")), "unknown"),
@@ -174,7 +181,7 @@ RESOLVES: dict[str, tuple[Rig | None, str]] = {
     "answers None": (REALLY, "no"),
     **{
         f"answers {name}": (answering(value), "unknown")
-        for name, value in {**WRONG, "Ok(Committed)": ok(Committed(AT)), "False": False, "''": ""}.items()
+        for name, value in {**WRONG, **LIES}.items()
         if name not in ("None", "Committed")
     },
 }

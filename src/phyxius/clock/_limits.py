@@ -158,7 +158,10 @@ class _Gathering(Generic[T]):
         # A second cancellation would break into the clean-up of a call that was late.
         unsettled = [task for name, task in self._tasks.items() if name not in self.settled]
         for task in (*unsettled, *self._watches):
-            task.cancel()
+            if self.all_settled.get_loop().is_closed():
+                _unfinished.discard(task)  # it can never go on: this coroutine is thrown away after its loop
+            else:
+                task.cancel()
 
 
 async def _sleep_from(clock: Clock, began: Instant, duration: timedelta) -> None:

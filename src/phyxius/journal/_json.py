@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -16,6 +17,7 @@ import attrs
 from phyxius.journal._errors import PayloadError
 
 _DEEPEST = 64
+_MOST_VALUES = 1_000_000
 
 
 def to_json_value(value: object, /, *, fallback: Callable[[object], str] | None = None) -> Any:
@@ -29,15 +31,21 @@ def to_json_value(value: object, /, *, fallback: Callable[[object], str] | None 
 
     Raises:
         PayloadError: JSON cannot hold the value (NaN, a naive datetime, bytes, a key that is no text, a text
-            that databases refuse, something nested too deep or in itself); the message says where it is.
+            that databases refuse, something nested too deep or in itself, more than a million values); the
+            message says where it is.
     """
-    return _encode(value, "", (), fallback)
+    return _encode(value, "", (), fallback, itertools.count(1))
 
 
-def _encode(value: Any, path: str, above: tuple[int, ...], fallback: Callable[[object], str] | None) -> Any:
+def _encode(
+    value: Any, path: str, above: tuple[int, ...], fallback: Callable[[object], str] | None, counter: Iterator[int]
+) -> Any:
     def inner(part: Any, step: str) -> Any:
-        return _encode(part, f"{path}{step}", (*above, id(value)), fallback)
+        return _encode(part, f"{path}{step}", (*above, id(value)), fallback, counter)
 
+    # Lists that share their parts are small in memory and can be endless as text.
+    if next(counter) > _MOST_VALUES:
+        raise PayloadError(f"the value cannot be written: it holds more than {_MOST_VALUES:,} values")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

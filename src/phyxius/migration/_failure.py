@@ -28,6 +28,7 @@ class EvidenceFailure:
         retry_at: The earliest time at which it can pass, an aware datetime, where that is known.
 
     Raises:
+        TypeError: `reason` is no text, or `retry_at` no datetime.
         ValueError: `retry_at` has no time zone.
     """
 
@@ -36,8 +37,15 @@ class EvidenceFailure:
     retry_at: datetime | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a naive time, which could not be compared with others."""
-        if self.retry_at is not None and self.retry_at.utcoffset() is None:
+        """Refuse what no one could read, and a naive time, which could not be compared with others."""
+        if not issubclass(type(self.reason), str):
+            raise TypeError(f"the reason of a failure must be a text, not {type(self.reason).__name__}")
+        object.__setattr__(self, "reason", str.__str__(self.reason))
+        if self.retry_at is None:
+            return
+        if not issubclass(type(self.retry_at), datetime):
+            raise TypeError(f"retry_at must be a datetime, not {type(self.retry_at).__name__}")
+        if self.retry_at.utcoffset() is None:
             raise ValueError(f"retry_at {self.retry_at!r} has no time zone; write datetime(..., tzinfo=UTC)")
 
 
