@@ -709,3 +709,59 @@ def test_threads_may_append_at_once(clock: ControlledClock, bound: dict[str, Any
     assert [data for what, data in follower.log if what == "added"] == [entry.data for entry in entries]
     assert journal.in_flight == ()
     assert len(journal.declared) == 6
+
+
+class NoHash(str):
+    """A name that cannot be filed."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+
+@attrs.frozen
+class Odd:
+    """Data that only shows its fault once the journal works with it."""
+
+    name: object = "odd"
+    completed_at: object = None
+
+
+@pytest.mark.parametrize("data", [Odd(completed_at=Instant(wall_ns="x", mono_ns=None))], ids=repr)  # type: ignore[arg-type]
+def test_whatever_makes_append_raise_is_a_loss(clock: ControlledClock, data: Odd) -> None:
+    """It is refused, the journal knows since when, and what comes later is taken."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="drop_oldest")
+    clock.advance_by(timedelta(seconds=1))
+    with pytest.raises(TypeError):
+        journal.append(data)
+    assert journal.complete_since == clock.now().shifted(1)
+    assert len(journal) == 0
+    for number in range(3):
+        assert journal.append(Odd(number)).data.name == number
+
+
+def test_a_name_is_declared_as_a_plain_text(clock: ControlledClock) -> None:
+    """A kind of text that answers for itself cannot keep its event out."""
+    journal: Journal[Any] = Journal(clock=clock)
+    journal.append(Odd(NoHash("legacy.read")))
+    assert journal.declared == {"legacy.read"}
+
+
+def test_a_follower_that_raises_costs_the_journal_its_word(clock: ControlledClock) -> None:
+    """Followers must not raise; one that does makes a loss, since it may have missed the entry."""
+
+    class Broken:
+        def __init__(self, clock: Clock) -> None:
+            pass
+
+        def added(self, entry: JournalEntry[Any], /) -> None:
+            raise OSError("broken")
+
+        def dropped(self, entry: JournalEntry[Any], /) -> None: ...
+        def cleared(self) -> None: ...
+
+    journal: Journal[Any] = Journal(clock=clock)
+    journal.follow(Broken)
+    clock.advance_by(timedelta(seconds=1))
+    with pytest.raises(OSError, match="broken"):
+        journal.append(1)
+    assert journal.complete_since == clock.now().shifted(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from phyxius.migration import (
 )
 from phyxius.migration._event_index import EventIndex
 from phyxius.migration._judge import Passed, judge_window
+from phyxius.testing import aged_journal, record_events
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 US, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
@@ -474,3 +476,20 @@ async def test_a_window_does_not_change_later(journal: Journal[Any], store: Memo
 def test_it_sees_one_process(store: MemoryJournalStore, clock: ControlledClock) -> None:
     """Its scope says so, and its clock is the journal's."""
     assert (store.scope, store.clock) == ("process", clock)
+
+
+async def test_a_where_that_answers_with_an_awaitable_is_an_error() -> None:
+    """An unawaited coroutine would count as true, and so admit any event."""
+
+    async def no(_: HandlerEvent) -> bool:
+        return False
+
+    journal = aged_journal()
+    record_events(journal, "quote.read")
+    store = create_memory_journal_store(journal=journal)
+    with pytest.raises(TypeError, match="awaitable"):
+        await store.query(JournalQuery("quote.read", where=lambda event: no(event)), timedelta(days=1))  # noqa: PLW0108 - an async one is refused earlier
+    future = asyncio.get_running_loop().create_future()
+    with pytest.raises(TypeError, match="awaitable"):
+        await store.query(JournalQuery("quote.read", where=lambda _: future), timedelta(days=1))
+    assert len(await store.query(JournalQuery("quote.read", where=lambda event: event.name), timedelta(days=1))) == 1

@@ -182,7 +182,10 @@ class Journal(Generic[T]):
             return frozenset(self._declared)
 
     def begin(self, call: object, /) -> Callable[[], None]:
-        """Note that a call is in flight; the returned function notes its end, after its event was appended."""
+        """Note that a call is in flight; call the returned function once its event was appended.
+
+        Queries look at an `InFlightCall`; what else is given here is kept, and means nothing to them.
+        """
         number = next(self._call_numbers)
         with self._lock:
             self._in_flight[number] = call
@@ -295,29 +298,33 @@ class Journal(Generic[T]):
             if full and self._overflow == "error":
                 self._lose_append(data, self._clock.now())
                 raise JournalOverflowError(len(self._ring))
-            # What foreign code may raise comes first; after it everything happens or nothing.
             now = self._clock.now()
             taken = False
             try:
-                name = getattr(data, "name", None)
-                _completed_at(data, now)  # it is read again once the entry is dropped
-                entry = JournalEntry(self._new_id(), self._next, now, data)
+                entry = self._place(data, now, full)
                 taken = True
             finally:
                 if not taken:
                     self._lose_append(data, now)
-            if isinstance(name, str):
-                self._declared.add(name)
-            slot = self._slot(self._next)
-            if full:
-                self._drop(self._ring[slot], now)
-                self._ring[slot] = entry
-            else:
-                self._ring.append(entry)
-            self._next += 1
-            for follower in self._followers.values():
-                follower.added(entry)
             return entry
+
+    def _place(self, data: T, now: Instant, full: bool) -> JournalEntry[T]:
+        # What foreign code may raise comes first, also what is asked again once the entry is dropped.
+        name = getattr(data, "name", None)
+        now.ns_since(_completed_at(data, now))
+        entry = JournalEntry(self._new_id(), self._next, now, data)
+        if isinstance(name, str):
+            self._declared.add(str.__str__(name))
+        slot = self._slot(self._next)
+        if full:
+            self._drop(self._ring[slot], now)
+            self._ring[slot] = entry
+        else:
+            self._ring.append(entry)
+        self._next += 1
+        for follower in self._followers.values():
+            follower.added(entry)
+        return entry
 
     def _drop(self, entry: JournalEntry[T], now: Instant) -> None:
         completed_at = _completed_at(entry.data, entry.timestamp)

@@ -129,7 +129,7 @@ def _gap_failure(coverage: Coverage, max_gap: timedelta) -> EvidenceFailure:
         "the journal cannot vouch for the whole window: "
         f"{span(total)} of {span(coverage.window)} missing{allowed}, "
         f"most of it from {longest.since.isoformat()} to {longest.until.isoformat()} "
-        f"({longest.reason}{recorder}); wait",
+        f"({longest.reason}{recorder}); wait until that has left the window",
         {
             "missing": str(total),
             "max_gap": str(max_gap),

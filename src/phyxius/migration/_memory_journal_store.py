@@ -92,10 +92,10 @@ def create_memory_journal_store(*, journal: Journal[Any], clock: Clock | None = 
 
 
 def _select(query: JournalQuery, events: list[HandlerEvent]) -> tuple[Sequence[HandlerEvent], bool]:
-    name, where, limit = query.name, query.where, query.limit
-    if name is None:
+    limit = query.limit
+    if query.name is None:
         events = [event for event in events if event.source != "migration"]
-    if where is not None:
+    if query.where is not None:
         most = None if limit is None else limit + 1
-        events = list(itertools.islice(filter(where, reversed(events)), most))[::-1]
+        events = list(itertools.islice(filter(query.admits, reversed(events)), most))[::-1]
     return (events, False) if limit is None or len(events) <= limit else (events[-limit:], True)

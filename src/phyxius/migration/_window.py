@@ -85,6 +85,22 @@ class JournalQuery:
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise SpecError(f"a query's limit must be a whole number from 1, not {self.limit!r}")
 
+    def admits(self, event: HandlerEvent) -> bool:
+        """What `where` says of an event.
+
+        Raises:
+            TypeError: It answered with an awaitable, which would count as true.
+            Exception: Whatever `where` raised.
+        """
+        answer = self.where is None or self.where(event)
+        if answer is True or answer is False:
+            return answer
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError("a query's where must be a plain function, and answered with an awaitable")
+        return bool(answer)
+
     def matches_call(self, call: InFlightCall) -> bool:
         """Whether a call in flight may become an event of this query; what cannot be known yet counts as yes."""
         if self.name is not None and call.name != self.name:
