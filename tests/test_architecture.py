@@ -26,6 +26,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "phyxius.journal._journal": "subscribers and emit are foreign, and never break append",
     "phyxius.migration._advance": "the boundary of the phase store",
     "phyxius.migration._audit": "a failing journal changes no answer, and details are foreign objects",
+    "phyxius.migration._wording": "a foreign __repr__",
     "phyxius.migration._window": "a `where` that raises matches",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -69,3 +71,10 @@ def test_instants_have_no_order() -> None:
     """Neither scale alone could order instants, so nothing pretends to."""
     with pytest.raises(TypeError):
         _ = Instant(wall_ns=1, mono_ns=1) < Instant(wall_ns=2, mono_ns=2)  # type: ignore[operator]
+
+
+def test_an_instant_leaves_its_monotonic_time_behind() -> None:
+    """Pickled it goes to another process, where that means nothing; a copy stays what it is."""
+    instant = Instant(wall_ns=1, mono_ns=2)
+    assert pickle.loads(pickle.dumps(instant)) == Instant(wall_ns=1, mono_ns=None)
+    assert copy.copy(instant) is copy.deepcopy(instant) is instant

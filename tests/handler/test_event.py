@@ -93,7 +93,9 @@ def test_observed_is_a_copy() -> None:
 def test_it_is_frozen_and_pickles() -> None:
     """An event is a value: it cannot be changed, and travels between processes."""
     made = event(started_at=EARLIER, observed={"rows": [1]}, error=HandlerError("KeyError", "'x'"))
-    assert pickle.loads(pickle.dumps(made)) == made
+    there = pickle.loads(pickle.dumps(made))
+    assert (there.name, there.observed) == (made.name, made.observed)
+    assert there.completed_at == Instant(wall_ns=made.completed_at.wall_ns, mono_ns=None)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         made.name = "other"
 
@@ -159,3 +161,36 @@ def test_anything_observed_survives(observed: dict[Any, object]) -> None:
     """No observation makes a journal unreadable, and a second round trip changes nothing any more."""
     once = through_json(event(observed=observed))
     assert through_json(once) == once
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda observed: observed.update(a=2),
+        lambda observed: observed.pop("a"),
+        lambda observed: observed.setdefault("b", 1),
+        lambda observed: observed.__setitem__("a", 2),
+        lambda observed: observed.__delitem__("a"),
+        lambda observed: observed.clear(),
+        lambda observed: observed.popitem(),
+        lambda observed: observed.__ior__({"a": 2}),
+    ],
+)
+def test_what_was_observed_can_only_be_read(change: Any) -> None:
+    """A `where` that took something away would judge another event the next time."""
+    event = HandlerEvent("quote.read", "success", create_controlled_clock().now(), observed={"a": 1})
+    with pytest.raises(TypeError, match="copy it"):
+        change(event.observed)
+    assert event.observed == {"a": 1} == dict(event.observed)
+
+
+def test_names_are_exact_texts() -> None:
+    """A kind of text that answers for itself is filed by what it says."""
+
+    class Unhashable(str):
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+    wrong: Any = Unhashable("success")
+    event = HandlerEvent(Unhashable("quote.read"), wrong, create_controlled_clock().now())
+    assert (type(event.name), type(event.outcome)) == (str, str)

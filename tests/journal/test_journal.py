@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from phyxius.journal import (
     JournalOverflowError,
     JournalReentrancyError,
 )
+from phyxius.journal._journal import _mend_after_fork
 
 SECOND = timedelta(seconds=1)
 NS = 1_000_000_000
@@ -765,3 +768,56 @@ def test_a_follower_that_raises_costs_the_journal_its_word(clock: ControlledCloc
     with pytest.raises(OSError, match="broken"):
         journal.append(1)
     assert journal.complete_since == clock.now().shifted(1)
+
+
+def test_a_cancelled_subscriber_breaks_nothing(clock: ControlledClock, notices: list[JournalNotice]) -> None:
+    """A `CancelledError` out of a subscriber, or out of emit, is nobody else's cancellation."""
+
+    def cancelled(_: object) -> None:
+        raise asyncio.CancelledError
+
+    told: list[int] = []
+    journal: Journal[int] = Journal(clock=clock, emit=cancelled)
+    journal.subscribe(cancelled)
+    journal.subscribe(lambda entry: told.append(entry.data))
+    journal.append(1)
+    assert told == [1]
+
+
+def test_a_forked_child_begins_anew() -> None:
+    """Forked while another thread holds the lock, the child can append, and knows that it has missed something."""
+    code = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+from phyxius.clock import create_system_clock
+from phyxius.journal import Journal
+journal = Journal(clock=create_system_clock())
+began = journal.complete_since
+journal.begin("a call of another thread")
+held, done = threading.Event(), threading.Event()
+def hold():
+    with journal.paused():
+        held.set()
+        done.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if not child:
+    journal.append(1)
+    fine = journal.complete_since.mono_ns > began.mono_ns and not journal.in_flight and len(journal) == 1
+    os._exit(0 if fine and "forked" in journal.complete_since_reason else 1)
+status = os.waitpid(child, 0)[1]
+done.set()
+sys.exit(os.waitstatus_to_exitcode(status) or len(journal) or journal.complete_since != began)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_a_forked_child_mends(clock: ControlledClock) -> None:
+    """Calls of threads that are gone are not in flight, and the time before is a gap."""
+    journal: Journal[int] = Journal(clock=clock)
+    journal.begin("a call")
+    _mend_after_fork()
+    assert journal.in_flight == ()
+    assert journal.complete_since == clock.now().shifted(1)
+    assert journal.complete_since_reason == "the process was forked then"

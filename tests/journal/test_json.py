@@ -264,5 +264,5 @@ def test_parts_in_common_have_an_end() -> None:
     for _ in range(40):
         value = [value, value]
     for fallback in (None, repr):
-        with pytest.raises(PayloadError, match="more than 1,000,000 values"):
+        with pytest.raises(PayloadError, match="more than 100,000 values"):
             to_json_value(value, fallback=fallback)

@@ -149,7 +149,7 @@ async def test_results_must_match_the_sources(findings: dict[str, Finding]) -> N
         ("flip", "expand", NotNext("expand", "flip", "contract")),
         ("expand", "nonsense", NotNext("nonsense", "expand", "flip")),
         ("expand", "", NotNext("", "expand", "flip")),
-        ("expand", 42, NotNext(42, "expand", "flip")),
+        ("expand", 42, NotNext("42", "expand", "flip")),
         ("contract", "contract", AlreadyAtFinal("contract")),
         ("contract", "flip", AlreadyAtFinal("contract")),
     ],

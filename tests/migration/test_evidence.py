@@ -63,6 +63,7 @@ def test_the_strict_side_is_the_default() -> None:
         *(({"query": query}, "a name or a JournalQuery") for query in (None, 7, object())),
         ({"query": ""}, "a text that is not empty"),
         *(({"window": window}, "window must be a positive timedelta such as") for window in (0, -DAY, 0 * DAY, None)),
+        ({"window": timedelta.max}, "a century is the most"),
         *(
             ({"predicate": predicate}, "a plain function of the window")
             for predicate in (None, 7, judge_async, AsyncPredicate(), AsyncMock())

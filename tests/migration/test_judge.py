@@ -267,6 +267,13 @@ def test_a_full_proof_passes() -> None:
         assert (type(passed), passed.payload, passed.tolerated) == (Passed, 7, ())
 
 
+@pytest.mark.parametrize("forgotten", [1, "yes", object(), MagicMock()], ids=repr)
+def test_what_is_not_exactly_true_is_no_witness(forgotten: Any) -> None:
+    """A store that forgot an `await`, say, has not said that the name is declared, nor that nothing was cut off."""
+    assert "declare" in refused(judged(source(), seen(witnessed=forgotten))).reason
+    assert "limit" in refused(judged(source(), seen(truncated=forgotten))).reason
+
+
 ALL_WRONG = {"witnessed": False, "in_flight": CALLS, "truncated": True}
 ORDER = [
     (JournalQuery(), ALL_WRONG, "names no events"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -493,3 +494,30 @@ async def test_a_where_that_answers_with_an_awaitable_is_an_error() -> None:
     with pytest.raises(TypeError, match="awaitable"):
         await store.query(JournalQuery("quote.read", where=lambda _: future), timedelta(days=1))
     assert len(await store.query(JournalQuery("quote.read", where=lambda event: event.name), timedelta(days=1))) == 1
+
+
+async def test_a_call_that_ends_during_the_query_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer can end a call in the middle of a query, in the same thread: it is in flight, or an event."""
+    journal = aged_journal()
+    store = create_memory_journal_store(journal=journal)
+    call = recorded(journal, "quote.read")
+    call.__enter__()
+    look = EventIndex.since
+
+    def look_and_be_interrupted(self: EventIndex, *args: Any) -> list[HandlerEvent]:
+        found = look(self, *args)
+        call.__exit__(None, None, None)
+        return found
+
+    monkeypatch.setattr(EventIndex, "since", look_and_be_interrupted)
+    window = await store.query(JournalQuery("quote.read"), timedelta(days=1))
+    assert len(window) + len(window.in_flight) == 1
+
+
+async def test_a_limit_can_be_huge() -> None:
+    """The largest limit is no limit."""
+    journal = aged_journal()
+    record_events(journal, "quote.read", 3)
+    store = create_memory_journal_store(journal=journal)
+    query = JournalQuery("quote.read", where=lambda _: True, limit=sys.maxsize)
+    assert len(await store.query(query, timedelta(days=1))) == 3

@@ -249,6 +249,23 @@ def test_a_loop_that_closes_during_the_commit() -> None:
     assert len(lab.audits) == 1
 
 
+def test_a_loop_that_closes_during_resolve() -> None:
+    """If the loop is closed while the store is asked what became of the attempt, nobody knows either."""
+    lab = build(store={"try_advance": raising(OSError("away")), "resolve": waiting(forever)})
+    loop = asyncio.new_event_loop()
+    tasks = {loop.create_task(lab.migration.advance())}
+    loop.run_until_complete(rounds(20))
+    tasks |= asyncio.all_tasks(loop)
+    (commit,) = [task for task in tasks if "_transition" in repr(task)]
+    commit.get_coro().close()
+    assert "unknown" in lab.refusal["message"]
+    commit.cancel()
+    loop.run_until_complete(asyncio.wait(tasks))
+    assert all(task.cancelled() or task.exception() for task in tasks)
+    loop.close()
+    assert len(lab.audits) == 1
+
+
 # -- never a wrong answer
 
 

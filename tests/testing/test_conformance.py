@@ -196,6 +196,23 @@ async def test_a_phase_store_need_not_offer_everything(check: Any) -> None:
     await check(make)
 
 
+async def test_a_slow_phase_store_conforms() -> None:
+    """A store that takes more steps than the check of cancellations goes through passes too."""
+
+    class Slow(Broken):
+        async def try_advance(
+            self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
+        ) -> Result[Committed, Conflict]:
+            for _ in range(40):
+                await asyncio.sleep(0)
+            return await super().try_advance(from_phase, to_phase, evidence)
+
+    async def make() -> Slow:
+        return Slow()
+
+    await PHASE_CHECKS["tells_the_truth_after_a_cancellation"](make)
+
+
 async def test_a_faulty_store_without_faults_conforms() -> None:
     """The wrapper changes nothing until it is told to."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -36,6 +37,16 @@ class Instant:
         """The wall time as an aware UTC datetime, rounded up to the microsecond."""
         return EPOCH + timedelta(microseconds=-(-self.wall_ns // 1_000))
 
+    def __reduce__(self) -> tuple[Callable[[int], Instant], tuple[int]]:
+        """Where it is unpickled it comes from another process, whose monotonic scale means nothing there."""
+        return _from_elsewhere, (self.wall_ns,)
+
+    def __copy__(self) -> Instant:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Instant:
+        return self
+
     def ns_since(self, other: Instant) -> int:
         """Nanoseconds from `other` to this instant, negative if `other` is later.
 
@@ -51,6 +62,10 @@ class Instant:
             wall_ns=self.wall_ns + ns,
             mono_ns=None if self.mono_ns is None else self.mono_ns + ns,
         )
+
+
+def _from_elsewhere(wall_ns: int) -> Instant:
+    return Instant(wall_ns=wall_ns, mono_ns=None)
 
 
 def duration_ns(duration: timedelta) -> int:

@@ -89,8 +89,8 @@ async def gather_within(clock: Clock, calls: Mapping[str, Limited[T]]) -> dict[s
         was late, `CancelledError` if it ended in one), with the instant of its end.
     """
     gathering = _Gathering(clock, calls)
-    gathering.start()
     try:
+        gathering.start()
         await gathering.all_settled
     finally:
         gathering.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import attrs
 
@@ -43,8 +43,21 @@ def _represented(value: object) -> str:
     return _described(repr, value)
 
 
+class _Observed(dict[str, object]):
+    """A dict that can only be read: a `where` that changed it would judge another event the next time."""
+
+    def _read_only(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("what an event observed cannot be changed; copy it: dict(event.observed)")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _read_only
+    __ior__ = _read_only
+
+    def __reduce__(self) -> tuple[type[_Observed], tuple[dict[str, object]]]:
+        return type(self), (dict(self),)
+
+
 def _copy(observed: Mapping[str, object]) -> Mapping[str, object]:
-    return dict(observed)
+    return _Observed(observed)
 
 
 def _given(moment: Instant | None) -> Instant:
@@ -61,7 +74,7 @@ class HandlerEvent:
         completed_at: When it ended. A window holds what completed in it.
         started_at: When it began; `completed_at` unless given.
         source: What kind of code ran; the library's own audit events say `"migration"`.
-        observed: What was learned on the way; copied, so that later changes to the mapping do not reach it.
+        observed: What was learned on the way; a copy that can only be read.
         attempts: How many tries the call took.
         error: What it raised.
         invocation_id: Names this call.
@@ -88,6 +101,10 @@ class HandlerEvent:
             raise ValueError("an event needs a name")
         if self.outcome not in _OUTCOMES:
             raise ValueError(f'an outcome is "success" or "failure", not {self.outcome!r}')
+        for field in ("name", "outcome"):  # the index files by the exact text
+            text = getattr(self, field)
+            if type(text) is not str and isinstance(text, str):
+                object.__setattr__(self, field, str.__str__(text))
         if self.started_at is None:
             object.__setattr__(self, "started_at", self.completed_at)
 

@@ -81,7 +81,7 @@ class Recording:
         )
         try:
             self._journal.append(event)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             _logger.exception("the journal refused the event of %r: a loss", self.name)
         finally:
             self._end()

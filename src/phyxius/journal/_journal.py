@@ -6,8 +6,11 @@ import contextlib
 import inspect
 import itertools
 import logging
+import os
 import threading
 import uuid
+import weakref
+from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Literal, Self, TypeAlias, cast
 
@@ -75,6 +78,7 @@ class Journal(Generic[T]):
         self._followers: dict[Callable[[Clock], JournalFollower], JournalFollower] = {}
         self._complete_since = clock.now()
         self._complete_reason = "the journal began then"
+        _journals.add(self)
 
     # -- what it holds
 
@@ -284,6 +288,13 @@ class Journal(Generic[T]):
 
     # -- inside
 
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: its parent's threads are gone, maybe with the lock, and with their calls."""
+        self._lock = threading.RLock()
+        self._appending = threading.local()
+        self._in_flight.clear()
+        self._lose(self._clock.now().shifted(1), "the process was forked then")
+
     def _entries(self) -> tuple[JournalEntry[T], ...]:
         with self._lock:
             split = self._slot(self._next - len(self._ring)) if self._ring else 0
@@ -344,7 +355,7 @@ class Journal(Generic[T]):
     def _tell(self, subscription: _Subscription, entry: JournalEntry[T]) -> None:
         try:
             subscription.function(entry)
-        except Exception as error:  # noqa: BLE001 - a foreign function, that must not break append
+        except (Exception, CancelledError) as error:  # noqa: BLE001 - a foreign function, that must not break append
             self._report(JournalNotice("subscriber_failed", error, entry.sequence))
 
     def _report(self, notice: JournalNotice) -> None:
@@ -355,10 +366,23 @@ class Journal(Generic[T]):
         self._appending.reporting = True
         try:
             self._emit(notice)
-        except Exception:
+        except (Exception, CancelledError):
             _logger.exception("emit raised when it was told of %r", notice)
         finally:
             self._appending.reporting = False
+
+
+# What a forked child has to mend.
+_journals: weakref.WeakSet[Journal[Any]] = weakref.WeakSet()
+
+
+def _mend_after_fork() -> None:
+    for journal in tuple(_journals):
+        journal._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork elsewhere
+    os.register_at_fork(after_in_child=_mend_after_fork)
 
 
 class _Subscription:

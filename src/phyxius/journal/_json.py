@@ -17,7 +17,7 @@ import attrs
 from phyxius.journal._errors import PayloadError
 
 _DEEPEST = 64
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 100_000
 
 
 def to_json_value(value: object, /, *, fallback: Callable[[object], str] | None = None) -> Any:
@@ -31,7 +31,7 @@ def to_json_value(value: object, /, *, fallback: Callable[[object], str] | None 
 
     Raises:
         PayloadError: JSON cannot hold the value (NaN, a naive datetime, bytes, a key that is no text, a text
-            that databases refuse, something nested too deep or in itself, more than a million values); the
+            that databases refuse, something nested too deep or in itself, more than 100,000 values); the
             message says where it is.
     """
     return _encode(value, "", (), fallback, itertools.count(1))

@@ -20,15 +20,15 @@ from phyxius.migration._audit import (
     cancelled_details,
     payloads_of,
     refusal_details,
-    representation,
     write_audit,
 )
 from phyxius.migration._decision import Finding, Step, next_step, refusal_for
 from phyxius.migration._errors import SpecChangedError, WrongShapeError
-from phyxius.migration._inquiry import Inquirer, plain
+from phyxius.migration._inquiry import Inquirer
 from phyxius.migration._outcomes import Advanced, AdvanceError, CasLost, SpecChanged, StoreErrored
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import Committed, Conflict, EvidenceSnapshot, PhaseStore
+from phyxius.migration._wording import plain, representation
 
 P = TypeVar("P", bound=str, default=str)
 Answer: TypeAlias = Result[Advanced[P], AdvanceError[P]]
@@ -71,11 +71,11 @@ class AdvanceCall(Generic[P]):
 
     def __init__(self, runtime: Runtime[P], to: P | None) -> None:
         self._runtime = runtime
-        self._to = to
+        self._to = None if to is None else plain(to)
         self._attempt = uuid.uuid4().hex
         self._began = runtime.clock.now()
         self._from: str | None = None
-        self._attempted = None if to is None else plain(to)
+        self._attempted = self._to
         self._findings: Mapping[str, Finding] = {}
         self._committing = False
 
@@ -149,7 +149,7 @@ class AdvanceCall(Generic[P]):
         if type(answer) is Err and type(answer.error) is Conflict and issubclass(type(answer.error.actual), str):
             order, actual = self._runtime.spec.order, plain(answer.error.actual)
             if actual not in order:
-                return SpecChanged((actual,), tuple(map(str, order)))
+                return SpecChanged((actual,), tuple(map(plain, order)))
             return CasLost(step.from_phase, order[order.index(actual)])
         raise WrongShapeError(representation(answer), "Ok(Committed(...)) or Err(Conflict(...)) from try_advance")
 
@@ -163,6 +163,9 @@ class AdvanceCall(Generic[P]):
             answer = await self._runtime.ask_store(lambda: store.resolve(self._attempt))
         except CancelledError as cancelled:  # the loop is shutting down
             answer = Err(cancelled)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):  # there is nobody left to ask or to answer
+            self._refuse(StoreErrored("try_advance", error, "unknown"))
+            raise
         if isinstance(answer, Ok) and type(answer.value) is Committed:
             return self._advanced(step, answer.value)
         fenced = isinstance(answer, Ok) and answer.value is None

@@ -14,10 +14,10 @@ from phyxius.migration._decision import Finding
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, gap_details
 from phyxius.migration._outcomes import EvidenceErrored, EvidenceFailed, StoreErrored
+from phyxius.migration._wording import representation
 
 _logger = logging.getLogger("phyxius.migration")
 _LARGEST_DETAILS = 16 * 1024
-_LONGEST_REPR = 1_000
 
 
 def write_audit(journal: Journal[Any], event: HandlerEvent) -> Exception | None:
@@ -117,12 +117,3 @@ def _writable(details: object) -> object:
     except Exception:  # noqa: BLE001 - details are foreign objects, and may not even be readable
         _logger.warning("the details of a failure could not be read as JSON")
     return {"repr": representation(details)}
-
-
-def representation(value: object) -> str:
-    """The `repr` of a foreign object, cut at 1,000 characters."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a foreign __repr__
-        text = f"<{type(value).__name__} that cannot be represented>"
-    return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 1] + "…"

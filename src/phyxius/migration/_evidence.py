@@ -15,6 +15,7 @@ from phyxius.migration._window import JournalQuery, is_plain_function
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_LONGEST_WINDOW = timedelta(days=36_525)
 CoverageClaim = Literal["complete", "partial"]
 
 
@@ -35,6 +36,8 @@ class JournalWindowEvidence(Generic[T_co]):
         if type(self.query) is not JournalQuery:
             raise SpecError(f"query must be a name or a JournalQuery, not {self.query!r}")
         check_duration(self.window, "window")
+        if self.window > _LONGEST_WINDOW:
+            raise SpecError(f"a window of {self.window} looks back before there were journals; a century is the most")
         if not is_plain_function(self.predicate):
             raise SpecError(f"predicate must be a plain function of the window, not {self.predicate!r}")
         if isinstance(self.predicate, NoEvents) and self.query.outcome is not None:

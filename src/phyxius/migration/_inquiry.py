@@ -19,6 +19,7 @@ from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, check_window, judge_answer, judge_window
 from phyxius.migration._outcomes import describe
 from phyxius.migration._stores import JournalStore
+from phyxius.migration._wording import plain
 
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a plain check is run off the event loop: takes the check, and is awaited for its answer."""
@@ -88,8 +89,3 @@ def _broken(error: BaseException) -> Exception:
     cancelled = CheckCancelledError(describe(error))
     cancelled.__cause__ = error
     return cancelled
-
-
-def plain(phase: object) -> str:
-    """A phase as an exact `str`: its value, whatever the `__str__` of an enum makes of it."""
-    return str.__str__(phase) if isinstance(phase, str) else str(phase)

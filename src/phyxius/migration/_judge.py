@@ -73,7 +73,7 @@ def judge_window(
         return silence
     if source.coverage == "partial":
         return passed
-    if window.truncated:
+    if window.truncated is not False:
         return EvidenceFailure(
             f"the query's limit of {source.query.limit} cut events off, so the window is not complete; "
             'raise the limit, or claim coverage="partial" if more events could not overturn the claim',
@@ -103,7 +103,7 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
             "nothing happened, but the query names no events, and nobody can witness the silence of everything; "
             "name them, or waive it with witness=False"
         )
-    if source.witness and not window.witnessed:
+    if source.witness and window.witnessed is not True:
         return EvidenceFailure(
             f'nothing named "{name}" happened, but not every recorder declares that it would have recorded it; '
             f'mend the name if it is misspelt, or journal.declare("{name}") in the build that no longer has the code',

@@ -43,8 +43,10 @@ class MemoryJournalStore:
             now = journal.clock.now()
             since = now.shifted(-(window // _MICROSECOND) * 1_000)
             assert since.mono_ns is not None
-            events = self._index.since(since.mono_ns, query.name, query.outcome)
+            # In this order: a finalizer may end a call at any point, in this very thread, and its event then
+            # appears. What was in flight may be seen twice, and is never missed.
             in_flight = journal.in_flight
+            events = self._index.since(since.mono_ns, query.name, query.outcome)
             gaps = self._gaps(since, now)
             witnessed = query.name is not None and query.name in journal.declared
         found, truncated = _select(query, events)
@@ -96,6 +98,6 @@ def _select(query: JournalQuery, events: list[HandlerEvent]) -> tuple[Sequence[H
     if query.name is None:
         events = [event for event in events if event.source != "migration"]
     if query.where is not None:
-        most = None if limit is None else limit + 1
-        events = list(itertools.islice(filter(query.admits, reversed(events)), most))[::-1]
+        admitted = filter(query.admits, reversed(events))
+        events = list(admitted if limit is None else itertools.islice(admitted, min(limit, len(events)) + 1))[::-1]
     return (events, False) if limit is None or len(events) <= limit else (events[-limit:], True)

@@ -25,6 +25,7 @@ from phyxius.migration._memory_phase_store import create_memory_phase_store
 from phyxius.migration._outcomes import Advanced, AdvanceError, Readiness
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import JournalStore, PhaseStore
+from phyxius.migration._wording import plain
 
 P = TypeVar("P", bound=str, default=str)
 Q = ParamSpec("Q")
@@ -130,8 +131,8 @@ class Migration(Generic[P]):
         return functools.wraps(next(iter(routes.values())))(route)
 
     def _check_handlers(self, handlers: Mapping[P, Callable[..., Any]]) -> None:
-        missing = [str(phase) for phase in self._spec.order if phase not in handlers]
-        unknown = [str(phase) for phase in handlers if phase not in self._phases]
+        missing = [plain(phase) for phase in self._spec.order if phase not in handlers]
+        unknown = [plain(phase) for phase in handlers if phase not in self._phases]
         if missing or unknown:
             lacks = f"lacks {missing}" if missing else ""
             extra = f"has {unknown}, which the spec does not know" if unknown else ""
@@ -141,7 +142,7 @@ class Migration(Generic[P]):
                 raise SpecError(f"by_phase() needs a function for each phase, not {handler!r}", self.name, phase)
 
     def _unknown(self, recorded: object) -> UnknownPhaseError:
-        return UnknownPhaseError(self.name, recorded, tuple(map(str, self._spec.order)))
+        return UnknownPhaseError(self.name, recorded, tuple(map(plain, self._spec.order)))
 
 
 def create_migration(
@@ -189,7 +190,9 @@ def create_migration(
         if getattr(other, "clock", clock) is not clock:
             raise SpecError(f"the {owner} has another clock; use one clock for everything", spec.name)
     if initial_phase is not None and initial_phase not in spec.phases:
-        raise SpecError(f'initial_phase must be one of {list(map(str, spec.order))}, not "{initial_phase}"', spec.name)
+        raise SpecError(
+            f'initial_phase must be one of {list(map(plain, spec.order))}, not "{plain(initial_phase)}"', spec.name
+        )
     if initial_phase is not None and phase_store is not None:
         raise SpecError("the phase store holds the phase: give the initial phase to the store", spec.name)
     journal_store = create_memory_journal_store(journal=journal) if journal_store is None else journal_store

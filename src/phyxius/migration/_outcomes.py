@@ -13,6 +13,7 @@ from phyxius.clock import Instant
 from phyxius.fp import Ok
 from phyxius.handler import HandlerError
 from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._wording import plain
 
 P_co = TypeVar("P_co", bound=str, default=str, covariant=True)
 P = TypeVar("P", bound=str, default=str)
@@ -48,7 +49,7 @@ class AlreadyAtFinal(Generic[P_co]):
     @property
     def message(self) -> str:
         """One line for people."""
-        return f'"{self.phase}" is the final phase; there is nothing left to do'
+        return f'"{plain(self.phase)}" is the final phase; there is nothing left to do'
 
 
 @attrs.frozen
@@ -63,7 +64,7 @@ class EvidenceFailed(Generic[P_co]):
     @property
     def message(self) -> str:
         """One line for people."""
-        return f'cannot enter "{self.attempted_phase}": {"; ".join(_failure_lines(self.failures))}'
+        return f'cannot enter "{plain(self.attempted_phase)}": {"; ".join(_failure_lines(self.failures))}'
 
 
 @attrs.frozen
@@ -88,7 +89,8 @@ class EvidenceErrored(Generic[P_co]):
         """One line for people."""
         broken = [f"{name} could not be judged ({describe(error)})" for name, error in self.errors.items()]
         lines = [*broken, *_failure_lines(self.failures)]
-        return f'cannot enter "{self.attempted_phase}": {"; ".join(lines)}; mend the check or what it asks, and retry'
+        why = "; ".join(lines)
+        return f'cannot enter "{plain(self.attempted_phase)}": {why}; mend the check or what it asks, and retry'
 
 
 @attrs.frozen
@@ -104,7 +106,7 @@ class CasLost(Generic[P_co]):
     def message(self) -> str:
         """One line for people."""
         return (
-            f'another caller was first: the phase is "{self.actual}", no longer "{self.expected}"; '
+            f'another caller was first: the phase is "{plain(self.actual)}", no longer "{plain(self.expected)}"; '
             "read current_phase() and decide whether to advance again"
         )
 
@@ -123,8 +125,9 @@ class NotNext(Generic[P_co]):
     def message(self) -> str:
         """One line for people."""
         if self.requested == self.current:
-            return f'the migration is at "{self.current}" already; the next phase is "{self.next_phase}"'
-        return f'"{self.requested}" is not the next phase after "{self.current}"; that is "{self.next_phase}"'
+            return f'the migration is at "{plain(self.current)}" already; the next phase is "{plain(self.next_phase)}"'
+        current, following = plain(self.current), plain(self.next_phase)
+        return f'"{self.requested}" is not the next phase after "{current}"; that is "{following}"'
 
 
 @attrs.frozen

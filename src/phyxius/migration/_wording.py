@@ -1,8 +1,10 @@
-"""Numbers and durations as people write them."""
+"""Numbers, durations, phases and foreign objects as people read them."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+
+_LONGEST_REPR = 1_000
 
 
 def counted(count: int, noun: str) -> str:
@@ -13,3 +15,17 @@ def counted(count: int, noun: str) -> str:
 def span(duration: timedelta) -> str:
     """A duration without the zeros that `str` would add: "14 days"."""
     return str(duration).removesuffix(", 0:00:00")
+
+
+def plain(phase: object) -> str:
+    """A phase as an exact `str`: its value, whatever the `__str__` of an enum makes of it."""
+    return str.__str__(phase) if isinstance(phase, str) else representation(phase)
+
+
+def representation(value: object) -> str:
+    """The `repr` of a foreign object, cut at 1,000 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__
+        text = f"<{type(value).__name__} that cannot be represented>"
+    return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 1] + "…"
