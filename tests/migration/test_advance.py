@@ -300,6 +300,7 @@ async def test_a_store_that_is_none_at_all() -> None:
     class Bad:
         scope = "process"
         asked = 0
+        try_advance: Any = None
 
         @property
         def current(self) -> Any:

@@ -18,6 +18,7 @@ from phyxius.migration import (
     SpecError,
     at_least,
     attestation,
+    every_event,
     journal_window,
     no_events,
     rate_below,
@@ -64,6 +65,7 @@ def test_the_strict_side_is_the_default() -> None:
         ({"query": ""}, "a text that is not empty"),
         *(({"window": window}, "window must be a positive timedelta such as") for window in (0, -DAY, 0 * DAY, None)),
         ({"window": timedelta.max}, "a century is the most"),
+        *(({"predicate": each}, "with the parentheses") for each in (no_events, every_event, rate_below, at_least)),
         *(
             ({"predicate": predicate}, "a plain function of the window")
             for predicate in (None, 7, judge_async, AsyncPredicate(), AsyncMock())

@@ -27,6 +27,7 @@ from phyxius.migration import (
     phase_reached,
     schema_applied,
 )
+from phyxius.testing import aged_journal
 from tests.migration.support import PHASES, SECOND, answering, build, forever, quiet, raising, rounds, waiting
 
 PLAIN = define_migration(name="quotes", phases={"expand": {}, "flip": {"ok": schema_applied(ok)}})
@@ -184,8 +185,8 @@ class Scoped:
 class AnyStore(Scoped):
     """A journal store or a phase store."""
 
-    query: Any
-    try_advance: Any
+    query: Any = None
+    try_advance: Any = None
 
 
 @pytest.mark.parametrize("spec, windows", [(PLAIN, False), (WINDOW, True)])
@@ -266,3 +267,17 @@ async def test_phase_reached_sees_the_other_store() -> None:
     assert (await lab.advance()).error.failures.keys() == {"other"}
     await other.advance()
     assert (await lab.advance()).value.evidence == {"other": {"migration": "quotes", "phase": "flip"}}
+
+
+@pytest.mark.parametrize(
+    "stores, says",
+    [
+        ({"phase_store": object()}, "phase store .* has no current"),
+        ({"phase_store": create_memory_journal_store}, "has no current"),
+        ({"journal_store": object()}, "journal store .* has no query"),
+    ],
+)
+def test_a_store_that_is_none(stores: Any, says: str) -> None:
+    """What lacks an operation is refused when the migration is put together, not when it is advanced."""
+    with pytest.raises(SpecError, match=says):
+        create_migration(define_migration(name="m", phases={"a": {}, "b": {}}), journal=aged_journal(), **stores)

@@ -414,3 +414,15 @@ async def test_restored_attempts_count() -> None:
     assert found.reason.startswith("3 mismatched and 0 errored beside 3 matched")
     assert found.details["sample"] == 0.5
     assert "cannot vouch" in getattr(await verdict(restored, max_mismatch_rate=0.5), "reason", "")
+
+
+@pytest.mark.parametrize("observed", [{}, {"tenant": None}, {"tennant": "a"}], ids=str)
+async def test_a_cohort_that_nobody_observed(observed: dict[str, object]) -> None:
+    """A misspelt key would judge the average; it is refused, and the failure names the key."""
+    journal = aged_journal()
+    record_events(journal, "x.parity", 10, observed={"parity": "matched", **observed})
+    source = shadow_parity("x.parity", window=timedelta(days=1), min_comparisons=1, by="tenant")
+    spec = define_migration(name="m", phases={"old": {}, "new": {"parity": source}})
+    verdict = (await create_migration(spec, journal=journal).readiness()).verdicts["parity"]
+    assert isinstance(verdict, EvidenceFailure)
+    assert 'no attempt observed "tenant"' in verdict.reason

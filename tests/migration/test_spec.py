@@ -135,6 +135,8 @@ class FleetStore:
     async def current(self) -> str:
         return "a"
 
+    async def try_advance(self, *_: object) -> None: ...
+
 
 clock, other_clock = create_controlled_clock(), create_controlled_clock()
 journal: Journal[Any] = Journal(clock=clock)

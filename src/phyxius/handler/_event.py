@@ -49,8 +49,8 @@ class _Observed(dict[str, object]):
     def _read_only(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("what an event observed cannot be changed; copy it: dict(event.observed)")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _read_only
-    __ior__ = _read_only
+    __setitem__ = __delitem__ = __ior__ = cast("Any", _read_only)
+    clear = pop = popitem = setdefault = update = cast("Any", _read_only)
 
     def __reduce__(self) -> tuple[type[_Observed], tuple[dict[str, object]]]:
         return type(self), (dict(self),)

@@ -10,7 +10,7 @@ import attrs
 
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Check, Predicate
-from phyxius.migration._predicates import NoEvents
+from phyxius.migration._predicates import NoEvents, at_least, every_event, no_events, rate_below
 from phyxius.migration._window import JournalQuery, is_plain_function
 
 T = TypeVar("T")
@@ -38,6 +38,10 @@ class JournalWindowEvidence(Generic[T_co]):
         check_duration(self.window, "window")
         if self.window > _LONGEST_WINDOW:
             raise SpecError(f"a window of {self.window} looks back before there were journals; a century is the most")
+        makers: tuple[Any, ...] = (no_events, every_event, rate_below, at_least)
+        if self.predicate in makers:
+            name = getattr(self.predicate, "__name__", "")
+            raise SpecError(f"predicate must be what {name}() makes: write {name}(...), with the parentheses")
         if not is_plain_function(self.predicate):
             raise SpecError(f"predicate must be a plain function of the window, not {self.predicate!r}")
         if isinstance(self.predicate, NoEvents) and self.query.outcome is not None:
@@ -126,7 +130,8 @@ def schema_applied(check: Check[Any] | None = None, *, timeout: timedelta | None
     It also works as a decorator, bare and with arguments.
 
     Args:
-        check: An `async def` or a plain function (run in a thread) that answers `ok(payload)` or `err(...)`.
+        check: An `async def`, or a plain function, that answers `ok(payload)` or `err(...)`. A plain one runs in a
+            thread of its own, so let it open its connection itself: many, such as sqlite3's, stay in one thread.
         timeout: How long the check may take; the migration's `evidence_timeout` unless given.
 
     Raises:
@@ -148,7 +153,8 @@ def attestation(check: Check[Any] | None = None, *, timeout: timedelta | None = 
     `current_attempt()`.
 
     Args:
-        check: An `async def` or a plain function (run in a thread) that answers `ok(payload)` or `err(...)`.
+        check: An `async def`, or a plain function (run in a thread of its own), that answers `ok(payload)` or
+            `err(...)`.
         timeout: How long the check may take; the migration's `evidence_timeout` unless given.
 
     Raises:

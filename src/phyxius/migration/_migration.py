@@ -25,7 +25,7 @@ from phyxius.migration._memory_phase_store import create_memory_phase_store
 from phyxius.migration._outcomes import Advanced, AdvanceError, Readiness
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import JournalStore, PhaseStore
-from phyxius.migration._wording import plain
+from phyxius.migration._wording import plain, representation
 
 P = TypeVar("P", bound=str, default=str)
 Q = ParamSpec("Q")
@@ -172,8 +172,8 @@ def create_migration(
         run_sync: Runs a plain check and is awaited for its answer; by default each has a thread of its own.
 
     Raises:
-        SpecError: The parts do not fit: two clocks, an initial phase that the spec does not have or beside a
-            phase store of one's own, a fleet's phases with the journal of one process.
+        SpecError: The parts do not fit: a store that lacks an operation, two clocks, an initial phase that the
+            spec does not have or beside a phase store of one's own, a fleet's phases with the journal of one process.
 
     Warns:
         MemoryPhaseStoreWarning: The phase store is the default one, and time is real.
@@ -189,6 +189,8 @@ def create_migration(
     ):
         if getattr(other, "clock", clock) is not clock:
             raise SpecError(f"the {owner} has another clock; use one clock for everything", spec.name)
+    _check_offers(spec, "phase", phase_store, "current", "try_advance")
+    _check_offers(spec, "journal", journal_store, "query")
     if initial_phase is not None and initial_phase not in spec.phases:
         raise SpecError(
             f'initial_phase must be one of {list(map(plain, spec.order))}, not "{plain(initial_phase)}"', spec.name
@@ -208,6 +210,14 @@ def create_migration(
     _check_scopes(spec, phase_store, journal_store, single_process)
     inquirer = Inquirer(spec.name, clock, journal_store, run_sync or run_in_thread, evidence_timeout)
     return Migration(Runtime(spec, clock, journal, phase_store, inquirer, evidence_timeout))
+
+
+def _check_offers(spec: MigrationSpec[Any], kind: str, store: object, *operations: str) -> None:
+    for operation in operations:
+        # Asked of the class, since to look it up may run foreign code; an instance may have its own, or a proxy any.
+        places = {*dir(type(store)), *getattr(store, "__dict__", {})}
+        if store is not None and not places & {operation, "__getattr__"}:
+            raise SpecError(f"the {kind} store {representation(store)} has no {operation}()", spec.name)
 
 
 def _check_scopes(

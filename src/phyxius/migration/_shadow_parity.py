@@ -46,8 +46,9 @@ def shadow_parity(
         min_comparisons: How many comparisons are needed; with `by`, in each cohort.
         by: What cohort an attempt belongs to: a key of `observed`, or a function of the event; cohorts are told
             apart by its `repr`. Each must pass by itself, since an average hides the one tenant for whom everything
-            fails. The attempts without the key are a cohort too, and so are calls in flight beyond their timeout
-            of which the cohort is not known yet: while there is one, nothing passes.
+            fails. The attempts without the key are a cohort too; if there is no other, nothing passes. Calls in
+            flight beyond their timeout, of which the cohort is not known yet, are one as well: while there is one,
+            nothing passes.
 
     Returns:
         Evidence whose payload tells the counts.
@@ -80,6 +81,11 @@ class _InParity:
         total = sum(cohorts.values(), Counter[str]())
         learned: dict[str, Any] = {"counts": _counts(total), "overdue": len(overdue), "sample": _lowest_sample(window)}
         problems = [self._problem(total)]
+        if isinstance(self.by, str) and cohorts.keys() <= {self._nowhere, "None"}:
+            problems.append(
+                f'no attempt observed "{self.by}", so there are no cohorts to judge: mend the key if it is misspelt, '
+                "or observe() it in the recording around the call"
+            )
         if self.by is not None:
             shown = sorted(cohorts.items())[:_MOST_COHORTS]
             learned |= {"cohort_count": len(cohorts), "cohorts": {_cut(name): _counts(each) for name, each in shown}}
@@ -95,11 +101,13 @@ class _InParity:
         try:
             if callable(self.by):
                 return repr(self.by(event))
-            if self.by not in event.observed:
-                return f"(without {self.by})"
-            return repr(event.observed[self.by])
+            return repr(event.observed[self.by]) if self.by in event.observed else self._nowhere
         except NotYetObservedError:
             return "(in flight, not known yet)"
+
+    @property
+    def _nowhere(self) -> str:
+        return f"(without {self.by})"
 
     def _problem(self, counts: Mapping[str, int], where: str = "") -> str | None:
         matched, mismatched, errored = (counts[each] for each in (Parity.MATCHED, Parity.MISMATCHED, Parity.ERRORED))

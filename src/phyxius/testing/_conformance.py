@@ -212,6 +212,9 @@ phase_store_checks: tuple[Callable[[MakePhaseStore], Awaitable[None]], ...] = (
 )
 """Each takes an async function that makes a new, empty store over `CONFORMANCE_PHASES`.
 
+Each call of that function must make a store of its own, with nothing in it. What these checks cannot see is whether
+the phase outlives the process: open such a store twice, and compare.
+
 A check of what a store does not offer (`resolve`, `history`) passes.
 """
 
