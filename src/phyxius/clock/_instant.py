@@ -56,8 +56,9 @@ class Instant:
             return self.wall_ns - other.wall_ns
         return self.mono_ns - other.mono_ns
 
-    def shifted(self, ns: int) -> Instant:
-        """The instant `ns` nanoseconds later, as reckoned from this one."""
+    def shifted(self, by: int | timedelta) -> Instant:
+        """The instant so many nanoseconds, or such a duration, later, as reckoned from this one."""
+        ns = duration_ns(by) if isinstance(by, timedelta) else by
         return Instant(
             wall_ns=self.wall_ns + ns,
             mono_ns=None if self.mono_ns is None else self.mono_ns + ns,

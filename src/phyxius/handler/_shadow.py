@@ -26,7 +26,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Outcome = Result[object, BaseException]
 
-_MICROSECOND = timedelta(microseconds=1)
 
 # The event loop holds tasks weakly.
 _comparisons: set[asyncio.Task[Comparison]] = set()
@@ -107,7 +106,7 @@ class _Trial:
         return attempt
 
     def in_time(self, outcome: Outcome, began: Instant, ended: Instant) -> Outcome:
-        if ended.ns_since(began) < self.timeout // _MICROSECOND * 1_000:
+        if ended.ns_since(began.shifted(self.timeout)) < 0:
             return outcome
         return Err(LateError(f"no answer within {self.timeout}"))
 

@@ -24,6 +24,7 @@ from phyxius.migration._outcomes import (
     Verdict,
 )
 from phyxius.migration._spec import MigrationSpec
+from phyxius.migration._wording import plain
 
 P = TypeVar("P", bound=str, default=str)
 Finding: TypeAlias = Passed | EvidenceFailure | Exception
@@ -45,7 +46,7 @@ def next_step(
     """Which step a call of `advance(to)` asks for, or why there is none."""
     order = spec.order
     if recorded not in order:
-        return SpecChanged((recorded,), tuple(map(str.__str__, order)))
+        return SpecChanged((recorded,), tuple(map(plain, order)))
     index = order.index(recorded)
     current = order[index]
     if index + 1 == len(order):

@@ -37,7 +37,7 @@ class EventIndex:
             now = self._clock.now()
             mono_ns = _mono(now) - now.ns_since(event.completed_at)
             self._placed[entry.sequence] = mono_ns
-        outcomes = self._series.setdefault(str.__str__(event.name), {})
+        outcomes = self._series.setdefault(event.name, {})
         if event.outcome not in outcomes:
             outcomes[event.outcome] = Series()
         outcomes[event.outcome].add(mono_ns, event)
@@ -51,13 +51,12 @@ class EventIndex:
         if mono_ns is None:
             mono_ns = self._placed.pop(entry.sequence)
             self._lose(mono_ns)
-        name = str.__str__(event.name)
-        outcomes = self._series[name]
+        outcomes = self._series[event.name]
         outcomes[event.outcome].remove(mono_ns, event)
         if not len(outcomes[event.outcome]):
             del outcomes[event.outcome]
         if not outcomes:
-            del self._series[name]
+            del self._series[event.name]
 
     def cleared(self) -> None:
         """Let all events go."""

@@ -16,8 +16,6 @@ from phyxius.migration._errors import SpecError
 from phyxius.migration._event_index import EventIndex
 from phyxius.migration._window import Gap, JournalQuery, JournalWindow
 
-_MICROSECOND = timedelta(microseconds=1)
-
 
 class MemoryJournalStore:
     """A `JournalStore` over the journal in memory; made by `create_memory_journal_store`.
@@ -41,7 +39,7 @@ class MemoryJournalStore:
         journal = self._journal
         with journal.paused():
             now = journal.clock.now()
-            since = now.shifted(-(window // _MICROSECOND) * 1_000)
+            since = now.shifted(-window)
             assert since.mono_ns is not None
             # In this order: a finalizer may end a call at any point, in this very thread, and its event then
             # appears. What was in flight may be seen twice, and is never missed.

@@ -38,12 +38,12 @@ def make_event(
         error: What it raised.
         correlation_id: What the call belonged to.
     """
-    completed_at = clock.now().shifted(-_ns(ago))
+    completed_at = clock.now().shifted(-ago)
     return HandlerEvent(
         name=name,
         outcome=outcome,
         completed_at=completed_at,
-        started_at=completed_at.shifted(-_ns(duration)),
+        started_at=completed_at.shifted(-duration),
         source=source,
         observed=observed or {},
         error=error,
@@ -68,7 +68,3 @@ def record_events(
     for event in events:
         journal.append(event)
     return events
-
-
-def _ns(duration: timedelta) -> int:
-    return duration // timedelta(microseconds=1) * 1_000
