@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from phyxius.clock import ControlledClock, Limited, create_controlled_clock, gather_within, timeout
+from phyxius.clock import ControlledClock, Limited, create_controlled_clock, gather_within, timeout, uninterrupted
 from phyxius.clock._limits import Settled, _unfinished
 from phyxius.fp import Err, Ok
 
@@ -536,3 +536,94 @@ def test_thrown_away_after_its_loop() -> None:
     loop.set_exception_handler(lambda *_: None)
     gathering.close()
     assert not task.done()
+
+
+# -- uninterrupted
+
+
+async def test_uninterrupted_work_answers() -> None:
+    """What the coroutine returned comes out of the wait; it ran in a task of its own."""
+
+    async def work() -> object:
+        await asyncio.sleep(0)
+        return asyncio.current_task()
+
+    task = await uninterrupted(work())
+    assert isinstance(task, asyncio.Task)
+    assert task is not asyncio.current_task()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Odd(), asyncio.CancelledError("its own")], ids=repr)
+async def test_what_uninterrupted_work_raises_is_raised(error: BaseException) -> None:
+    """Its exception comes out, a cancellation that it made itself included."""
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await uninterrupted(fail())
+    assert isinstance(error, asyncio.CancelledError) or caught.value is error
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), asyncio.CancelledError("its own")], ids=repr)
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_uninterrupted_work_ends_before_the_cancellation_goes_on(error: BaseException | None, times: int) -> None:
+    """However often the wait is cancelled, the work runs to its end; then the cancellation goes on, with its cause."""
+    gate, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        await gate.wait()
+        ended.set()
+        if error is not None:
+            raise error
+        return 1
+
+    task = await started(uninterrupted(work()))
+    for number in range(times):
+        task.cancel(f"cancel {number}")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not task.done()
+    assert not ended.is_set()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert ended.is_set()
+    assert caught.value.__cause__ is (error if isinstance(error, ValueError) else None)
+    assert task.cancelled()
+
+
+async def test_uninterrupted_work_that_ends_with_its_cancellation_is_cancelled() -> None:
+    """A cancellation that meets the very end of the work is not lost, nor is the work."""
+    ended: list[int] = []
+    task: asyncio.Future[None]
+
+    async def work() -> None:
+        task.cancel()
+        ended.append(1)
+
+    task = asyncio.ensure_future(uninterrupted(work()))
+    assert await cancelled(task)
+    assert ended == [1]
+
+
+def test_uninterrupted_work_is_stopped_by_the_end_of_its_loop() -> None:
+    """Where the loop itself shuts down and cancels the work too, the wait ends with it."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await hang()
+        except asyncio.CancelledError:
+            ended.append("stopped")
+            raise
+
+    async def main() -> None:
+        task = asyncio.ensure_future(uninterrupted(work()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    asyncio.run(main())
+    assert ended == ["stopped"]

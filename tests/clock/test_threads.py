@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
+import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 
-from phyxius.clock import run_in_thread
+from phyxius.clock import Instant, Workers, create_controlled_clock, run_in_thread
 from phyxius.clock._threads import awaited_threads
+
+LIMIT = timedelta(seconds=30)
 
 subject: contextvars.ContextVar[str] = contextvars.ContextVar("subject", default="nobody")
 
@@ -185,3 +192,386 @@ def test_a_hung_thread_does_not_hold_up_the_exit() -> None:
         check=True,
     )
     assert (ran.stdout, ran.stderr) == ("done\n", "")
+
+
+# -- workers
+
+
+class Resource:
+    """Notes in which threads it was made, used and closed."""
+
+    def __init__(self) -> None:
+        self.made_in = threading.current_thread()
+        self.closed_in: threading.Thread | None = None
+
+    def close(self) -> None:
+        self.closed_in = threading.current_thread()
+
+
+@pytest.fixture
+async def made() -> AsyncIterator[list[Resource]]:
+    """The resources that a test's workers made; afterwards each is closed where it was made, and no thread is left."""
+    before = set(threading.enumerate())
+    resources: list[Resource] = []
+    yield resources
+    assert [each.closed_in for each in resources] == [each.made_in for each in resources]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive(), f"{thread.name} is left"
+
+
+def workers_of(made: list[Resource], most: int = 2) -> Workers[Resource]:
+    def open_resource() -> Resource:
+        resource = Resource()
+        made.append(resource)
+        return resource
+
+    return Workers(open_resource, most=most, name="worker")
+
+
+async def test_workers_answer_from_a_thread_of_their_own(made: list[Resource]) -> None:
+    """The resource is made in a daemon thread, used there by call after call, and closed there."""
+    workers = workers_of(made)
+    used = [await workers.run(lambda resource: (resource, threading.current_thread())) for _ in range(3)]
+    used.append(await run_in_thread(lambda: workers.run_blocking(lambda r: (r, threading.current_thread()))))
+    (resource,) = made
+    assert used == [(resource, resource.made_in)] * 4
+    assert resource.made_in.daemon
+    assert resource.made_in.name == "worker"
+    assert awaited_threads() == set()
+    await workers.close(LIMIT)
+
+
+async def test_workers_are_no_more_than_most(made: list[Resource]) -> None:
+    """As many threads as `most` work at once; what is more waits for the next free one, and is served in order."""
+    workers = workers_of(made, most=3)
+    barrier, released = threading.Barrier(4), threading.Event()
+    served: list[int] = []
+
+    def hold(_: Resource) -> None:
+        barrier.wait(30)
+        assert released.wait(30)
+
+    holding = [asyncio.ensure_future(workers.run(hold)) for _ in range(3)]
+    waiting = [asyncio.ensure_future(workers.run(lambda _, n=n: served.append(n))) for n in range(5)]  # type: ignore[misc]
+    await run_in_thread(lambda: barrier.wait(30))
+    assert (len(made), served) == (3, [])
+    released.set()
+    await asyncio.gather(*holding, *waiting)
+    assert (len(made), sorted(served)) == (3, list(range(5)))
+    await workers.close(LIMIT)
+
+
+async def test_a_free_worker_is_used_before_another_is_started(made: list[Resource]) -> None:
+    """Calls one after the other share one thread, however many there may be."""
+    workers = workers_of(made, most=8)
+    for _ in range(5):
+        await workers.run(lambda resource: None)
+    assert len(made) == 1
+    await workers.close(LIMIT)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), asyncio.CancelledError(), GeneratorExit(), BaseException("odd")], ids=repr
+)
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_what_a_workers_function_raises_is_raised(
+    made: list[Resource], error: BaseException, blocking: bool
+) -> None:
+    """The very exception comes out, and the thread with its resource serves on."""
+    workers = workers_of(made)
+
+    def fail(_: Resource) -> None:
+        raise error
+
+    async def ask() -> None:
+        return workers.run_blocking(fail) if blocking else await workers.run(fail)
+
+    with pytest.raises(type(error)) as caught:
+        await ask()
+    assert caught.value is error
+    assert await workers.run(lambda resource: resource) is made[0]
+    assert len(made) == 1
+    await workers.close(LIMIT)
+
+
+async def test_a_resource_that_cannot_be_opened(made: list[Resource]) -> None:
+    """The call raises what the opening raised, nothing is called, and the next call tries again in the same thread."""
+    problems: list[BaseException] = [OSError("not there"), KeyError("still not")]
+    threads: list[threading.Thread] = []
+
+    def open_resource() -> Resource:
+        threads.append(threading.current_thread())
+        if problems:
+            raise problems.pop(0)
+        made.append(Resource())
+        return made[0]
+
+    workers = Workers(open_resource, most=1, name="worker")
+    with pytest.raises(OSError, match="not there"):
+        await workers.run(lambda _: pytest.fail("it was called without a resource"))
+    with pytest.raises(KeyError, match="still not"):
+        workers.run_blocking(lambda _: pytest.fail("it was called without a resource"))
+    assert await workers.run(lambda resource: resource) is made[0]
+    assert len(set(threads)) == 1
+    await workers.close(LIMIT)
+
+
+async def test_workers_that_never_opened_a_resource_close() -> None:
+    """Neither workers without a thread nor a thread without a resource have anything to close."""
+
+    def fail() -> Resource:
+        raise OSError
+
+    await Workers(Resource, most=1, name="worker").close(LIMIT)
+    workers = Workers(fail, most=1, name="worker")
+    with pytest.raises(OSError):  # noqa: PT011 - the very one
+        await workers.run(lambda _: None)
+    await workers.close(LIMIT)
+    assert not [thread for thread in threading.enumerate() if thread.name == "worker"]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_call_whose_caller_was_cancelled_runs_to_its_end(made: list[Resource], begun: bool) -> None:
+    """The caller is free at once; what it asked for is done all the same, also if it still waited in line."""
+    workers = workers_of(made, most=1)
+    entered, released = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def hold(_: Resource) -> None:
+        entered.set()
+        assert released.wait(30)
+        done.append("first")
+
+    first = asyncio.ensure_future(workers.run(hold))
+    second = asyncio.ensure_future(workers.run(lambda _: done.append("second")))
+    await run_in_thread(lambda: entered.wait(30))
+    cancelled = first if begun else second
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert done == []
+    released.set()
+    await workers.close(LIMIT)
+    assert done == ["first", "second"]
+    await asyncio.wait({first, second})
+
+
+async def test_workers_see_a_copy_of_the_context(made: list[Resource]) -> None:
+    """Each call sees the context variables of its own caller, and what it sets is seen by nobody else."""
+    workers = workers_of(made, most=1)
+
+    def work(_: Resource) -> str:
+        seen = subject.get()
+        subject.set("thread")
+        return seen
+
+    for name in ("ada", "bob"):
+        subject.set(name)
+        assert await workers.run(work) == name
+        assert subject.get() == name
+    assert workers.run_blocking(lambda _: subject.get()) == "nobody"
+    await workers.close(LIMIT)
+
+
+async def test_elapse_stands_still_while_a_worker_works(made: list[Resource]) -> None:
+    """Time does not pass while a worker's answer is awaited, so that no limit falls because a machine is slow."""
+    clock = create_controlled_clock()
+    workers = workers_of(made)
+    began = clock.now()
+    seen: list[Instant] = []
+    readings: list[Instant] = []
+
+    async def ask() -> None:
+        await workers.run(lambda _: readings.append(clock.now()))
+        seen.append(clock.now())
+
+    task = asyncio.ensure_future(ask())
+    await clock.elapse(timedelta(days=1))
+    await task
+    assert readings == seen == [began]
+    await workers.close(LIMIT)
+
+
+async def test_closing_waits_for_what_has_begun(made: list[Resource]) -> None:
+    """Calls that were made before the close are served, those after it refused."""
+    workers = workers_of(made, most=1)
+    entered, released = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def hold(_: Resource) -> None:
+        entered.set()
+        assert released.wait(30)
+        done.append(0)
+
+    calls = [asyncio.ensure_future(workers.run(hold))]
+    calls += [asyncio.ensure_future(workers.run(lambda _, n=n: done.append(n))) for n in (1, 2)]  # type: ignore[misc]
+    await run_in_thread(lambda: entered.wait(30))
+    closing = asyncio.ensure_future(workers.close(LIMIT))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="this was closed"):
+        await workers.run(lambda _: None)
+    with pytest.raises(RuntimeError, match="this was closed"):
+        workers.run_blocking(lambda _: None)
+    assert not closing.done()
+    released.set()
+    await closing
+    assert done == [0, 1, 2]
+    await asyncio.gather(*calls)
+    await workers.close(LIMIT)
+    assert awaited_threads() == set()
+
+
+async def test_closing_leaves_a_hung_thread_behind(made: list[Resource]) -> None:
+    """A thread that is not done within the limit holds nobody up; it still ends tidily if it ever does."""
+    workers = workers_of(made, most=1)
+    entered, released = threading.Event(), threading.Event()
+
+    def hang(_: Resource) -> None:
+        entered.set()
+        assert released.wait(30)
+
+    call = asyncio.ensure_future(workers.run(hang))
+    await run_in_thread(lambda: entered.wait(30))
+    await workers.close(timedelta(milliseconds=1))
+    (resource,) = made
+    assert resource.made_in.is_alive()
+    assert resource.closed_in is None
+    released.set()
+    await call
+    await run_in_thread(lambda: resource.made_in.join(30))
+
+
+async def test_a_worker_that_cannot_be_started_is_told(made: list[Resource], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be had the caller learns it, and it changes nothing for the calls that follow."""
+    workers = workers_of(made, most=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: raising(RuntimeError("can't start new thread"))())
+        with pytest.raises(RuntimeError, match="can't start"):
+            await workers.run(lambda _: None)
+    assert awaited_threads() == set()
+    for _ in range(3):
+        await workers.run(lambda _: None)
+    assert len([thread for thread in threading.enumerate() if thread.name == "worker"]) == 1
+    await workers.close(LIMIT)
+
+
+async def test_an_idle_worker_keeps_nothing_alive(made: list[Resource]) -> None:
+    """A thread that waits for its next call has let go of the last one, of its answer and of what it raised."""
+
+    class Thing:
+        def __call__(self, _: Resource) -> Thing:
+            return self
+
+        def fail(self, _: Resource) -> None:
+            raise ValueError
+
+    workers = workers_of(made, most=1)
+    thing = Thing()
+    reference = weakref.ref(thing)
+    await workers.run(thing)
+    with contextlib.suppress(ValueError):
+        await workers.run(thing.fail)
+    del thing
+    async with asyncio.timeout(30):
+        while reference() is not None:
+            await asyncio.sleep(0)
+            gc.collect()
+    await workers.close(LIMIT)
+
+
+def test_an_answer_after_the_loop_of_a_worker_was_closed_is_dropped() -> None:
+    """A call that outlives the loop of its caller ends without a complaint, and its thread serves on."""
+    opened = threading.Event()
+    workers = Workers(Resource, most=1, name="worker")
+
+    async def leave() -> None:
+        waiter = asyncio.ensure_future(workers.run(lambda _: opened.wait(30)))
+        await asyncio.sleep(0)
+        waiter.cancel()
+
+    asyncio.run(leave())
+    opened.set()
+    assert workers.run_blocking(lambda _: 1) == 1
+    asyncio.run(workers.close(LIMIT))
+
+
+def ran(program: str) -> str:
+    """What a program prints; it must not complain."""
+    answer = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert answer.stderr == ""
+    return answer.stdout
+
+
+def test_a_forked_child_has_no_workers() -> None:
+    """In a forked child, whose threads are gone, a call is refused at once; in the parent they serve on."""
+    program = """
+        import asyncio, io, os, sys, warnings
+        from datetime import timedelta
+        from phyxius.clock import Workers
+
+        warnings.simplefilter("ignore")
+
+        def refused(call):
+            try:
+                call()
+            except RuntimeError as error:
+                return "forked" in str(error)
+
+        async def main():
+            workers = Workers(io.BytesIO, most=2, name="worker")
+            await workers.run(lambda _: None)
+            child = os.fork()
+            if not child:
+                fine = refused(lambda: workers.run_blocking(lambda _: None))
+                fine = fine and refused(lambda: asyncio.run(workers.run(lambda _: None)))
+                os._exit(0 if fine else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            print(await workers.run(lambda _: "served"))
+            await workers.close(timedelta(seconds=30))
+
+        asyncio.run(main())
+    """
+    assert ran(program) == "served\n"
+
+
+async def test_workers_of_another_process_are_refused(made: list[Resource]) -> None:
+    """What tells a forked child is the number of its process."""
+    workers = workers_of(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(RuntimeError, match="before the process was forked: open it in the child"):
+            await workers.run(lambda _: None)
+        with pytest.raises(RuntimeError, match="forked"):
+            workers.run_blocking(lambda _: None)
+    await workers.run(lambda _: None)
+    await workers.close(LIMIT)
+
+
+def test_a_hung_worker_does_not_hold_up_the_exit() -> None:
+    """The interpreter exits although a worker never ends, nor was closed."""
+    program = """
+        import asyncio, io, threading
+        from phyxius.clock import Workers
+
+        async def main():
+            entered = threading.Event()
+            def hang(_):
+                entered.set()
+                threading.Event().wait()
+            workers = Workers(io.BytesIO, most=1, name="worker")
+            waiter = asyncio.ensure_future(workers.run(hang))
+            while not entered.is_set():
+                await asyncio.sleep(0)
+            waiter.cancel()
+
+        asyncio.run(main())
+        print("done")
+    """
+    assert ran(program) == "done\n"

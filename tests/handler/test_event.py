@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phyxius.clock import Instant, create_controlled_clock
-from phyxius.handler import HandlerError, HandlerEvent, event_serializer
+from phyxius.handler import (
+    HandlerError,
+    HandlerEvent,
+    NotStoredError,
+    NotYetObservedError,
+    ObservedInPart,
+    ObservedSoFar,
+    event_serializer,
+)
 from phyxius.journal import Journal
 
 EARLIER = Instant(wall_ns=1_000_000, mono_ns=5_000_000)
@@ -194,3 +202,14 @@ def test_names_are_exact_texts() -> None:
     wrong: Any = Unhashable("success")
     event = HandlerEvent(Unhashable("quote.read"), wrong, create_controlled_clock().now())
     assert (type(event.name), type(event.outcome)) == (str, str)
+
+
+@pytest.mark.parametrize("observed", [ObservedInPart({"a": 1}, ["b"]), ObservedSoFar({"a": 1})], ids=repr)
+def test_what_is_known_in_part_stays_so(observed: Any) -> None:
+    """An event of which not all is known keeps that knowledge: copied into a dict, "not known" would read "not"."""
+    made = event(observed=observed)
+    assert made.observed is observed
+    assert attrs.evolve(made, name="other").observed is observed
+    assert made.observed["a"] == 1
+    with pytest.raises((NotStoredError, NotYetObservedError)):
+        made.observed.get("b")

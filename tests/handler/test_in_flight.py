@@ -112,3 +112,14 @@ def test_it_has_no_hash(call: InFlightCall) -> None:
     """What cannot be compared cannot be hashed."""
     with pytest.raises(TypeError, match="unhashable"):
         hash(call.observed)
+
+
+def test_what_is_known_can_be_taken_as_a_whole(call: InFlightCall) -> None:
+    """`known` is what was observed at the start, for who knows that more may come; without any it is empty."""
+    assert call.observed.known == {"tenant": "a"}
+    assert InFlightCall("quote.read", STARTED).observed.known == {}
+
+
+def test_what_is_known_goes_from_call_to_call(call: InFlightCall) -> None:
+    """What a call has observed so far is given on as it is."""
+    assert InFlightCall("other", STARTED, observed=call.observed).observed is call.observed

@@ -8,10 +8,13 @@ import functools
 import gc
 import inspect
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -518,3 +521,209 @@ def test_a_clock_that_is_set_back(journal: Journal[Any], clock: ControlledClock)
         clock.advance_by(SECOND)
         clock.jump_wall_time(clock.now().wall - timedelta(hours=1))
     assert only(journal).duration == SECOND
+
+
+# -- starts that are kept before the body runs
+
+
+class Keeper:
+    """Keeps the starts of the calls it wants, and notes how it was asked."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted = wanted
+        self.asked: list[InFlightCall] = []
+        self.kept: list[tuple[str, InFlightCall]] = []
+        self.on_keep: Callable[[], Any] = lambda: None
+        self.gate: asyncio.Event | None = None
+
+    def wants(self, call: Any, /) -> bool:
+        self.asked.append(call)
+        return self.wanted
+
+    def keep(self, call: Any, /) -> None:
+        self.on_keep()
+        self.kept.append(("blocking", call))
+
+    async def keep_async(self, call: Any, /) -> None:
+        self.on_keep()
+        if self.gate is not None:
+            await self.gate.wait()
+        self.kept.append(("async", call))
+
+
+@ways
+async def test_a_start_is_kept_before_the_body(journal: Journal[Any], run: Run) -> None:
+    """When the body runs its start is kept already: awaited for an async function, blocking for the rest."""
+    first, second = Keeper(), Keeper()
+    journal.keep_starts(first)
+    journal.keep_starts(second)
+    kept_by_then: list[tuple[str, InFlightCall]] = []
+    in_flight_at_keep: list[object] = []
+    first.on_keep = lambda: in_flight_at_keep.extend(journal.in_flight)
+    await run(journal, lambda: kept_by_then.extend(first.kept + second.kept))
+    kinds, calls = zip(*kept_by_then, strict=True)
+    assert set(kinds) == {"async" if run is run_async else "blocking"}
+    assert len(calls) == 2
+    assert calls[0] is calls[1] is in_flight_at_keep[0] is first.asked[0]
+    assert (calls[0].name, calls[0].observed["tenant"]) == (NAME, "a")
+    assert calls[0].invocation_id == only(journal).invocation_id
+
+
+@ways
+async def test_a_keeper_that_does_not_want_a_call_is_not_asked_to_keep_it(journal: Journal[Any], run: Run) -> None:
+    """It is asked once whether it wants the call, and that is all; one that left is not even asked."""
+    keeper, gone = Keeper(wanted=False), Keeper()
+    journal.keep_starts(keeper)
+    journal.keep_starts(gone)()
+    assert await run(journal, lambda: None) == "answer"
+    assert (len(keeper.asked), keeper.kept, gone.asked) == (1, [], [])
+
+
+@ways
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("at", ["wants", "keep"])
+async def test_a_start_that_cannot_be_kept(journal: Journal[Any], run: Run, error: BaseException, at: str) -> None:
+    """The body does not run; the call raises, is recorded as a failure, and nothing stays in flight."""
+    keeper, never = Keeper(), Keeper()
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    if at == "wants":
+        keeper.wants = fail  # type: ignore[method-assign]
+    else:
+        keeper.on_keep = fail
+    journal.keep_starts(keeper)
+    journal.keep_starts(never)
+    with pytest.raises(type(error)) as raised:
+        await run(journal, lambda: pytest.fail("the body ran"))
+    assert raised.value is error
+    event = only(journal)
+    assert (event.outcome, event.error) == ("failure", HandlerError.of(error))
+    assert never.kept == []
+    observe(lost=1)
+    assert event.observed == {"tenant": "a"}
+
+
+async def test_cancelled_while_its_start_is_kept(journal: Journal[Any]) -> None:
+    """The body does not run, the cancellation goes on, and a failure is recorded."""
+    keeper = Keeper()
+    keeper.gate = asyncio.Event()
+    journal.keep_starts(keeper)
+
+    @recorded(journal, NAME)
+    async def read() -> None:
+        pytest.fail("the body ran")
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    assert len(journal.in_flight) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert keeper.kept == []
+    assert only(journal).error == HandlerError("CancelledError", "")
+
+
+async def test_other_tasks_run_while_a_start_is_kept(journal: Journal[Any]) -> None:
+    """Keeping the start of an async call does not hold up the loop."""
+    keeper = Keeper()
+    keeper.gate = asyncio.Event()
+    journal.keep_starts(keeper)
+    task = asyncio.create_task(cast("Any", run_async(journal, lambda: None)))
+    await asyncio.sleep(0)
+    assert (len(journal.in_flight), keeper.kept, len(journal)) == (1, [], 0)
+    keeper.gate.set()
+    assert await task == "answer"
+    assert only(journal).outcome == "success"
+
+
+async def test_a_block_whose_start_cannot_be_kept_is_used_up(journal: Journal[Any]) -> None:
+    """What was entered in vain leaves the innermost recording as it was, and cannot be entered again."""
+    keeper = Keeper()
+
+    def fail() -> None:
+        raise OSError
+
+    once = recorded(journal, NAME)
+    with recorded(journal, "outer"):
+        keeper.on_keep = fail
+        end = journal.keep_starts(keeper)
+        with pytest.raises(OSError):  # noqa: PT011, SIM117 - the very one
+            with once:
+                pytest.fail("the body ran")
+        end()
+        observe(outer=1)
+        with pytest.raises(RuntimeError, match="entered already"):
+            once.__enter__()
+    assert [(event.name, event.observed) for event in events(journal)] == [(NAME, {}), ("outer", {"outer": 1})]
+    assert not journal.in_flight
+
+
+# -- the ids of calls
+
+
+@ways
+async def test_a_call_and_its_event_have_one_id(journal: Journal[Any], run: Run) -> None:
+    """The id of a call in flight is that of its event, and no two calls share one."""
+    seen: list[str | None] = []
+    for _ in range(20):
+        await run(journal, lambda: seen.extend(cast("Any", call).invocation_id for call in journal.in_flight))
+    assert all(seen)
+    assert [event.invocation_id for event in events(journal)] == seen
+    assert len(set(seen)) == 20
+
+
+def test_ids_are_unique_among_threads(journal: Journal[Any]) -> None:
+    """Calls that begin at once in many threads have ids of their own."""
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait(30)
+        for _ in range(200):
+            with recorded(journal, NAME):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len({event.invocation_id for event in events(journal)}) == 1_600
+
+
+def test_a_forked_child_repeats_no_id() -> None:
+    """Parent and children name their calls differently, also those that begin after the fork."""
+    program = """
+        import os, warnings
+        from phyxius.clock import create_system_clock
+        from phyxius.handler import recorded
+        from phyxius.journal import Journal
+
+        warnings.simplefilter("ignore")
+        journal = Journal(clock=create_system_clock())
+
+        def ids(count):
+            for _ in range(count):
+                with recorded(journal, "quote.read"):
+                    pass
+            return [entry.data.invocation_id for entry in journal][-count:]
+
+        seen = ids(3)
+        for _ in range(2):
+            read, write = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(write, " ".join(ids(3)).encode())
+                os._exit(0)
+            os.waitpid(child, 0)
+            os.close(write)
+            with open(read) as pipe:
+                seen += pipe.read().split()
+        seen += ids(3)
+        print(len(seen), len(set(seen)))
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.split() == ["12", "12"]

@@ -821,3 +821,108 @@ def test_what_a_forked_child_mends(clock: ControlledClock) -> None:
     assert journal.in_flight == ()
     assert journal.complete_since == clock.now().shifted(1)
     assert journal.complete_since_reason == "the process was forked then"
+
+
+# -- since when, and what was refused
+
+
+def test_it_began_when_it_was_made(clock: ControlledClock, journal: Journal[Any]) -> None:
+    """`began` is the making of the journal, whatever is appended, dropped, refused or cleared later."""
+    began = clock.now()
+    clock.advance_by(SECOND)
+    full: Journal[int] = Journal(clock=clock, max_entries=1, overflow="drop_oldest")
+    for kept in (journal, full):
+        kept.append(1)
+        kept.append(2)
+        clock.advance_by(SECOND)
+        kept.clear()
+        assert kept.complete_since != kept.began
+    assert (journal.began, full.began) == (began, began.shifted(NS))
+
+
+def test_a_restored_journal_began_when_it_was_restored(clock: ControlledClock, journal: Journal[Any]) -> None:
+    """Its entries are of another process, from before it began."""
+    journal.append(1)
+    clock.advance_by(SECOND)
+    restored = Journal[Any].from_json(journal.to_json(), clock=clock)
+    assert restored.began == restored.complete_since == clock.now()
+    assert (restored.refused, restored.start_keepers) == (0, ())
+    (entry,) = restored
+    assert entry.timestamp.mono_ns is None
+
+
+def test_a_forked_journal_began_with_the_fork(clock: ControlledClock, journal: Journal[Any]) -> None:
+    """What was appended by the fork is from before it began, also if it was appended at that very moment."""
+    entry = journal.append(1)
+    _mend_after_fork()
+    assert journal.began == journal.complete_since == clock.now().shifted(1)
+    assert entry.timestamp.ns_since(journal.began) < 0
+    clock.advance_by(SECOND)
+    assert journal.append(2).timestamp.ns_since(journal.began) >= 0
+
+
+@pytest.mark.parametrize("way", ["overflow", "reentrancy", "broken id", "unreadable name", "unreadable completion"])
+def test_refused_appends_are_counted(way: str, clock: ControlledClock) -> None:
+    """Each append that raised counts as one, whatever it raised; those that succeed do not."""
+    ids = iter(["a", "b"])
+    options: dict[str, Any] = {
+        "overflow": {"max_entries": 2, "overflow": "error"},
+        "broken id": {"id_generator": lambda: next(ids)},
+    }.get(way, {})
+    journal: Journal[Any] = Journal(clock=clock, emit=lambda notice: None, **options)
+    journal.append(1)
+    journal.append(2)
+    assert journal.refused == 0
+    data: object = {"unreadable name": Unreadable("name"), "unreadable completion": Unreadable("completed_at")}.get(way)
+    if way == "reentrancy":
+        end = journal.subscribe(lambda entry: journal.append(4))
+        journal.append(3)
+        end()
+    else:
+        with pytest.raises((JournalOverflowError, StopIteration, OSError)):
+            journal.append(data)
+    assert journal.refused == 1
+    journal.clear()
+    assert journal.refused == 1
+
+
+class Keeper:
+    """A keeper of starts that wants none."""
+
+    def wants(self, call: object, /) -> bool:
+        return False
+
+    def keep(self, call: object, /) -> None: ...
+
+    async def keep_async(self, call: object, /) -> None: ...
+
+
+def test_keepers_of_starts(journal: Journal[Any]) -> None:
+    """Keepers are asked in the order in which they came; each end takes away its own, and a second time nothing."""
+    first, second = Keeper(), Keeper()
+    assert journal.start_keepers == ()
+    end_first, end_second = journal.keep_starts(first), journal.keep_starts(second)
+    seen = journal.start_keepers
+    assert seen == (first, second)
+    end_first()
+    end_first()
+    assert journal.start_keepers == (second,)
+    assert seen == (first, second), "who asks them just now is not disturbed"
+    end_second()
+    assert journal.start_keepers == ()
+
+
+def test_a_keeper_may_be_equal_to_another(journal: Journal[Any]) -> None:
+    """Only the very keeper is taken away."""
+
+    class Equal(Keeper):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    first, second = Equal(), Equal()
+    journal.keep_starts(first)
+    journal.keep_starts(second)()
+    assert len(journal.start_keepers) == 1
+    assert journal.start_keepers[0] is first

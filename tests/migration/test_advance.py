@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phyxius.clock import _limits as limits_module
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import Err, Ok, err, ok
 from phyxius.migration import (
@@ -32,7 +33,6 @@ from phyxius.migration import (
     journal_window,
     schema_applied,
 )
-from phyxius.migration import _advance as advance_module
 from phyxius.migration._decision import Finding, Step
 from phyxius.migration._judge import Passed
 from tests.migration.support import (
@@ -291,7 +291,7 @@ async def test_no_tasks_are_left() -> None:
     assert isinstance(await build({"a": checked()}).advance(), Ok)
     assert await no_tasks_left()
     assert lab.clock.pending_timers == 0
-    assert not advance_module._commits
+    assert not limits_module._unfinished
 
 
 async def test_a_store_that_is_none_at_all() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from phyxius.clock import _limits as limits_module
+from phyxius.clock import uninterrupted
 from phyxius.fp import Err, Ok, err, ok
 from phyxius.migration import MemoryJournalStore, StoreErrored, attestation, journal_window, schema_applied
 from phyxius.migration import _advance as advance_module
@@ -94,7 +96,7 @@ async def cancelled_at(lab: Lab, *moments: int) -> Outcome:
     await asyncio.wait({task})
     assert task.cancelled() == cancelled
     assert await no_tasks_left()
-    assert not advance_module._commits
+    assert not limits_module._unfinished
     assert not lab.clock.pending_timers
     return cancelled, verdict(lab), lab.store.phase == "flip"
 
@@ -335,14 +337,13 @@ def test_shut_down_before_the_commit_began() -> None:
 
         commits: list[Any] = []
 
-        class Noting(set[Any]):
-            def add(self, task: Any, commits: Any = commits) -> None:
-                commits.append(task)
-                super().add(task)
+        async def noting(work: Any, commits: Any = commits) -> Any:
+            commits.append(work)
+            return await uninterrupted(work)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(advance_module.AdvanceCall, "_transition", noted)
-            patch.setattr(advance_module, "_commits", Noting())
+            patch.setattr(advance_module, "uninterrupted", noting)
             shut_down_at(lab, turns)
         if commits and not created:
             stopped += 1

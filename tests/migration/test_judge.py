@@ -271,7 +271,7 @@ def test_a_full_proof_passes() -> None:
 def test_what_is_not_exactly_true_is_no_witness(forgotten: Any) -> None:
     """A store that forgot an `await`, say, has not said that the name is declared, nor that nothing was cut off."""
     assert "declare" in refused(judged(source(), seen(witnessed=forgotten))).reason
-    assert "limit" in refused(judged(source(), seen(truncated=forgotten))).reason
+    assert "cut events off" in refused(judged(source(), seen(truncated=forgotten))).reason
 
 
 ALL_WRONG = {"witnessed": False, "in_flight": CALLS, "truncated": True}
@@ -319,6 +319,34 @@ def test_the_missing_witness_is_named() -> None:
     assert 'journal.declare("quote.read")' in failure.reason
 
 
+@pytest.mark.parametrize(
+    "recorders,says",
+    [
+        (["api-7"], "1 recorder of the window (api-7) did not declare"),
+        (["api-7", "api-8"], "2 recorders of the window (api-7, api-8) did not declare"),
+        (list("abcde"), "5 recorders of the window (a, b, c, d, e) did not declare"),
+        (list("abcdef"), "6 recorders of the window (a, b, c, d, e, ...) did not declare"),
+    ],
+)
+def test_who_does_not_declare_is_named(recorders: list[str], says: str) -> None:
+    """A store that knows which recorders stand in the way has the failure name them, the first five in its text."""
+    failure = refused(judged(source(), seen(witnessed=False, unwitnessed_by=recorders)))
+    assert failure.reason.startswith(f'nothing named "quote.read" happened, but {says} that it would have recorded it;')
+    assert failure.details == {"name": "quote.read", "recorders": recorders}
+
+
+def test_of_many_recorders_twenty_are_told() -> None:
+    """A large fleet does not make a large failure."""
+    failure = refused(judged(source(), seen(witnessed=False, unwitnessed_by=[str(n) for n in range(30)])))
+    assert failure.details["recorders"] == [str(n) for n in range(20)]
+    assert "30 recorders of the window" in failure.reason
+
+
+def test_who_declares_is_told_by_witnessed_alone() -> None:
+    """The names are there for people: a window that says it is witnessed is."""
+    assert type(judged(source(), seen(witnessed=True, unwitnessed_by=["api-7"]))) is Passed
+
+
 @pytest.mark.parametrize("witness", [True, False])
 @pytest.mark.parametrize("coverage", ["complete", "partial"])
 def test_a_call_in_flight_breaks_the_silence(witness: bool, coverage: Any) -> None:
@@ -348,8 +376,19 @@ def test_a_cut_off_window_is_not_complete() -> None:
     """The failure names the limit and both remedies."""
     failure = refused(judged(source(JournalQuery(limit=1)), seen(events=[EVENT], truncated=True)))
     assert failure.details == {"limit": 1}
+    assert "the query's limit of 1 cut events off" in failure.reason
     assert "raise the limit" in failure.reason
     assert 'coverage="partial"' in failure.reason
+
+
+def test_a_window_that_the_store_cut_off_is_not_complete() -> None:
+    """Where the query has no limit, it was the store's own bound, and another remedy helps."""
+    failure = refused(judged(source(), seen(events=[EVENT], truncated=True)))
+    assert failure.details == {"limit": None}
+    assert failure.reason.startswith("the most that the store reads at once cut events off")
+    assert "ask about a shorter window, or less with where=, or claim" in failure.reason
+    assert 'coverage="partial"' in failure.reason
+    assert "raise the limit" not in failure.reason
 
 
 @pytest.mark.parametrize(

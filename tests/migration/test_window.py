@@ -108,10 +108,19 @@ def test_a_window_is_a_sequence_of_its_events() -> None:
     assert type(window.events) is type(window.gaps) is type(window.in_flight) is tuple
 
 
+def test_a_window_copies_the_names_of_who_does_not_witness() -> None:
+    """What the store changes later does not reach the window."""
+    names = ["api-7", "api-8"]
+    window = window_of(unwitnessed_by=names)
+    names.clear()
+    assert window.unwitnessed_by == ("api-7", "api-8")
+
+
 def test_a_window_claims_nothing_by_itself() -> None:
     """Who does not say that it is witnessed has no witness; the gaps cannot be left out."""
     window = window_of()
     assert (window.truncated, window.witnessed, window.in_flight) == (False, False, ())
+    assert window.unwitnessed_by == ()
     with pytest.raises(TypeError, match="gaps"):
         JournalWindow([], since=EPOCH, until=EPOCH)  # type: ignore[call-arg]
 

@@ -3,9 +3,9 @@
 from phyxius.clock._clock import Clock, TimerHandle
 from phyxius.clock._controlled import ControlledClock, create_controlled_clock
 from phyxius.clock._instant import Instant
-from phyxius.clock._limits import Limited, Settled, gather_within, timeout
+from phyxius.clock._limits import Limited, Settled, gather_within, timeout, uninterrupted
 from phyxius.clock._system import SystemClock, create_system_clock
-from phyxius.clock._threads import run_in_thread
+from phyxius.clock._threads import Workers, run_in_thread
 
 __all__ = [
     "Clock",
@@ -15,9 +15,11 @@ __all__ = [
     "Settled",
     "SystemClock",
     "TimerHandle",
+    "Workers",
     "create_controlled_clock",
     "create_system_clock",
     "gather_within",
     "run_in_thread",
     "timeout",
+    "uninterrupted",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
@@ -162,6 +162,24 @@ class _Gathering(Generic[T]):
                 _unfinished.discard(task)  # it can never go on: this coroutine is thrown away after its loop
             else:
                 task.cancel()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in a task of its own, whoever cancels the wait; that goes on once it has ended.
+
+    Raises:
+        BaseException: What the coroutine raised, or the cancellation with that as its cause.
+    """
+    task = _start(work)
+    interrupted: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted from (None if task.cancelled() else task.exception())
+    return cast("T", task.result())
 
 
 async def _sleep_from(clock: Clock, began: Instant, duration: timedelta) -> None:

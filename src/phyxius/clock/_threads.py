@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import queue
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 Waiting = set[asyncio.Future[Any]]
+Outcome: TypeAlias = Callable[[], T]
 _awaited: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = weakref.WeakKeyDictionary()
 
 
@@ -35,32 +40,140 @@ async def run_in_thread(function: Callable[[], T], /) -> T:
     Raises:
         BaseException: Whatever the function raised.
     """
+
+    def start(deliver: Callable[[Outcome[T]], object]) -> None:
+        work = partial(contextvars.copy_context().run, function)
+        threading.Thread(target=lambda: deliver(_outcome_of(work)), name="phyxius-call", daemon=True).start()
+
+    return await _answer(start)
+
+
+class Closable(Protocol):
+    """What a thread holds while it serves."""
+
+    def close(self) -> object:
+        """Let it go."""
+
+
+R = TypeVar("R", bound=Closable)
+_Job = tuple[Callable[[R], Any], Callable[[Outcome[Any]], object]]
+
+
+class Workers(Generic[R]):
+    """A few daemon threads, each with a resource of its own that never leaves it: a database connection, say.
+
+    A call waits for the next free thread. One whose caller was cancelled runs to its end all the same, so nothing
+    that it began is left half done.
+
+    Args:
+        open_resource: Makes the resource, in the thread that will use it; if it raises, so does the call.
+        most: How many threads there may be. They are started as calls need them.
+        name: Names the threads.
+    """
+
+    def __init__(self, open_resource: Callable[[], R], *, most: int, name: str) -> None:
+        self._open = open_resource
+        self._most = most
+        self._name = name
+        self._jobs: queue.SimpleQueue[_Job[R] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._unfinished = 0
+        self._closed = False
+        self._process = os.getpid()
+
+    async def run(self, function: Callable[[R], T], /) -> T:
+        """Have a thread call the function with its resource, and wait for what it returns.
+
+        It has the caller's context variables, and the `elapse` of a controlled clock stands still meanwhile.
+
+        Raises:
+            RuntimeError: The workers were closed, or belong to the process that this one was forked from.
+            BaseException: Whatever the function raised.
+        """
+        context = contextvars.copy_context()
+
+        def work(resource: R) -> T:
+            return context.run(function, resource)
+
+        return await _answer(partial(self._put, work))
+
+    def run_blocking(self, function: Callable[[R], T], /) -> T:
+        """The same for code that cannot await."""
+        answer: Future[Outcome[T]] = Future()
+        self._put(function, answer.set_result)
+        return answer.result()()
+
+    async def close(self, limit: timedelta) -> None:
+        """Let the calls end that have begun, then the threads, each closing its resource.
+
+        A thread that is not done within `limit`, in real time, is left behind; it holds up no exit.
+        """
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._jobs.put(None)
+        for thread in self._threads:
+            await run_in_thread(partial(thread.join, limit.total_seconds()))
+
+    def _put(self, function: Callable[[R], T], deliver: Callable[[Outcome[T]], object]) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError("this was opened before the process was forked: open it in the child")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this was closed")
+            if self._unfinished >= len(self._threads) < self._most:
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self._unfinished += 1
+            self._jobs.put((function, deliver))
+
+    def _work(self) -> None:
+        resource: R | None = None
+        while (job := self._jobs.get()) is not None:
+            function, deliver = job
+            try:
+                resource = self._open() if resource is None else resource
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+                outcome: Outcome[Any] = partial(_raise, error)
+            else:
+                outcome = _outcome_of(partial(function, resource))
+            with self._lock:
+                self._unfinished -= 1
+            deliver(outcome)
+            del job, function, deliver, outcome  # a thread that waits must not keep what it worked on alive
+        if resource is not None:
+            resource.close()
+
+
+async def _answer(start: Callable[[Callable[[Outcome[T]], object]], object]) -> T:
+    """Start work in a thread, which delivers what came of it, and wait for that."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Callable[[], T]] = loop.create_future()
-    context = contextvars.copy_context()
+    answer: asyncio.Future[Outcome[T]] = loop.create_future()
 
-    def work() -> None:
-        outcome: Callable[[], T]
-        try:
-            value = context.run(function)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is awaited
-            outcome = partial(_raise, error)
-        else:
-            outcome = partial(_same, value)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver, outcome)
-
-    def deliver(outcome: Callable[[], T]) -> None:
+    def settle(outcome: Outcome[T]) -> None:
         if not answer.done():
             answer.set_result(outcome)
 
-    threading.Thread(target=work, name="phyxius-call", daemon=True).start()
+    def deliver(outcome: Outcome[T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, outcome)
+
+    start(deliver)
     waiting = _awaited.setdefault(loop, set())
     waiting.add(answer)
     try:
         return (await answer)()
     finally:
         waiting.discard(answer)
+
+
+def _outcome_of(work: Callable[[], T]) -> Outcome[T]:
+    try:
+        return partial(_same, work())
+    except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+        return partial(_raise, error)
 
 
 def _same(value: T) -> T:

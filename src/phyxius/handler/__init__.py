@@ -1,7 +1,8 @@
 """Handlers and connectors: what they did becomes an event in the journal."""
 
 from phyxius.handler._event import HandlerError, HandlerEvent, event_serializer
-from phyxius.handler._in_flight import InFlightCall, NotYetObservedError
+from phyxius.handler._in_flight import InFlightCall, NotYetObservedError, ObservedSoFar
+from phyxius.handler._in_part import NotStoredError, ObservedInPart
 from phyxius.handler._parity import Parity
 from phyxius.handler._recorded import Recording, observe, recorded
 from phyxius.handler._shadow import shadow
@@ -10,7 +11,10 @@ __all__ = [
     "HandlerError",
     "HandlerEvent",
     "InFlightCall",
+    "NotStoredError",
     "NotYetObservedError",
+    "ObservedInPart",
+    "ObservedSoFar",
     "Parity",
     "Recording",
     "event_serializer",

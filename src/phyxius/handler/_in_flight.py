@@ -29,6 +29,11 @@ class ObservedSoFar(Mapping[str, object]):
     def __init__(self, observed: Mapping[str, object]) -> None:
         self._observed = dict(observed)
 
+    @property
+    def known(self) -> Mapping[str, object]:
+        """What was observed at the start."""
+        return self._observed
+
     def __getitem__(self, key: str) -> object:
         if key not in self._observed:
             raise NotYetObservedError(f"observed[{key!r}]")
@@ -83,7 +88,7 @@ class InFlightCall:
     name: str
     started_at: Instant
     source: str = "handler"
-    observed: Mapping[str, object] = attrs.field(factory=dict, converter=_so_far)
+    observed: ObservedSoFar = attrs.field(factory=lambda: ObservedSoFar({}), converter=_so_far)
     invocation_id: str | None = None
     correlation_id: str | None = None
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import itertools
 import logging
+import os
+import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -25,6 +29,24 @@ _logger = logging.getLogger("phyxius.handler")
 _innermost: ContextVar[Recording | None] = ContextVar("phyxius_recording", default=None)
 
 
+class _Invocations:
+    """Names calls, uniquely over all processes, for much less than a random id for each would cost."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+        if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork elsewhere
+            os.register_at_fork(after_in_child=self.begin_anew)
+
+    def begin_anew(self) -> None:
+        self._prefix, self._numbers = uuid.uuid4().hex[:16], itertools.count()
+
+    def new_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
+
+
+_invocations = _Invocations()
+
+
 class Recording:
     """A call that is being recorded.
 
@@ -37,7 +59,8 @@ class Recording:
         self._observed: dict[str, object] = dict(observed)
         self._journal = journal
         self._started_at = journal.clock.now()
-        self._end = journal.begin(InFlightCall(name, self._started_at, observed=observed))
+        self._call = InFlightCall(name, self._started_at, observed=observed, invocation_id=_invocations.new_id())
+        self._end = journal.begin(self._call)
         self._outer: Recording | None = None
         self._goes_on = False
 
@@ -50,6 +73,18 @@ class Recording:
     def observed(self, observed: Mapping[str, object]) -> None:
         # What is no mapping fails here: at the end of the call it would cost the event.
         self._observed = dict(observed)
+
+    def keep_start(self) -> None:
+        """Have the start stored, where its name is recorded durably; what that raises the call raises."""
+        for keeper in self._journal.start_keepers:
+            if keeper.wants(self._call):
+                keeper.keep(self._call)
+
+    async def keep_start_async(self) -> None:
+        """The same without blocking the event loop."""
+        for keeper in self._journal.start_keepers:
+            if keeper.wants(self._call):
+                await keeper.keep_async(self._call)
 
     def __enter__(self) -> Recording:
         """Make it the innermost recording of the current context."""
@@ -78,6 +113,7 @@ class Recording:
             started_at=self._started_at,
             observed=self.observed,
             error=error,
+            invocation_id=self._call.invocation_id,
         )
         try:
             self._journal.append(event)
@@ -155,7 +191,11 @@ class recorded:  # noqa: N801 - it reads as a decorator
         if self._entered is not None:
             raise RuntimeError(f"this recorded({self._name!r}) was entered already; write one for each call")
         self._entered = self._begin()
-        return self._entered.__enter__()
+        with contextlib.ExitStack() as stack:
+            recording = stack.enter_context(self._entered)
+            recording.keep_start()
+            stack.pop_all()
+        return recording
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -178,7 +218,8 @@ class recorded:  # noqa: N801 - it reads as a decorator
 
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with self._begin():
+                with self._begin() as recording:
+                    await recording.keep_start_async()
                     return await cast("Awaitable[Any]", function(*args, **kwargs))
 
             return cast("Callable[P, R]", call_async)
@@ -186,6 +227,7 @@ class recorded:  # noqa: N801 - it reads as a decorator
         @functools.wraps(function)
         def call_plain(*args: P.args, **kwargs: P.kwargs) -> R:
             with self._begin() as recording:
+                recording.keep_start()
                 answer = function(*args, **kwargs)
                 return cast("R", recording.go_on(answer)) if inspect.isawaitable(answer) else answer
 

@@ -9,7 +9,7 @@ from phyxius.journal._errors import (
 )
 from phyxius.journal._journal import Journal
 from phyxius.journal._json import to_json_value
-from phyxius.journal._protocols import JournalFollower, JournalSerializer
+from phyxius.journal._protocols import JournalFollower, JournalSerializer, StartKeeper
 
 __all__ = [
     "Journal",
@@ -22,5 +22,6 @@ __all__ = [
     "JournalSerializer",
     "JournalSnapshot",
     "PayloadError",
+    "StartKeeper",
     "to_json_value",
 ]

@@ -20,7 +20,7 @@ from phyxius.clock import Clock, Instant
 from phyxius.journal._entry import JournalEntry, JournalNotice, JournalSnapshot
 from phyxius.journal._errors import JournalFormatError, JournalOverflowError, JournalReentrancyError
 from phyxius.journal._format import dump_journal, load_journal
-from phyxius.journal._protocols import JournalFollower, JournalSerializer
+from phyxius.journal._protocols import JournalFollower, JournalSerializer, StartKeeper
 
 T = TypeVar("T", default=Any)
 F = TypeVar("F", bound=JournalFollower)
@@ -76,7 +76,9 @@ class Journal(Generic[T]):
         self._call_numbers = itertools.count()
         self._subscribers: tuple[_Subscription, ...] = ()
         self._followers: dict[Callable[[Clock], JournalFollower], JournalFollower] = {}
-        self._complete_since = clock.now()
+        self._start_keepers: tuple[StartKeeper, ...] = ()
+        self._refused = 0
+        self._began = self._complete_since = clock.now()
         self._complete_reason = "the journal began then"
         _journals.add(self)
 
@@ -165,6 +167,16 @@ class Journal(Generic[T]):
         """Why the journal is complete only since then."""
         return self._complete_reason
 
+    @property
+    def began(self) -> Instant:
+        """When this journal was made or restored, or its process was forked: it saw nothing of the time before."""
+        return self._began
+
+    @property
+    def refused(self) -> int:
+        """How many appends it refused."""
+        return self._refused
+
     def declare(self, *names: str) -> None:
         """Pledge that this process would record events of these names, even if it never does.
 
@@ -205,6 +217,22 @@ class Journal(Generic[T]):
         """The calls that began and have not ended, oldest first."""
         with self._lock:
             return tuple(self._in_flight.values())
+
+    def keep_starts(self, keeper: StartKeeper, /) -> Callable[[], None]:
+        """Have a keeper store the starts of calls before their bodies run; call what is returned to end that."""
+        with self._lock:
+            self._start_keepers = (*self._start_keepers, keeper)
+
+        def end() -> None:
+            with self._lock:
+                self._start_keepers = tuple(each for each in self._start_keepers if each is not keeper)
+
+        return end
+
+    @property
+    def start_keepers(self) -> tuple[StartKeeper, ...]:
+        """Who stores the starts of calls."""
+        return self._start_keepers
 
     # -- who is told
 
@@ -293,7 +321,8 @@ class Journal(Generic[T]):
         self._lock = threading.RLock()
         self._appending = threading.local()
         self._in_flight.clear()
-        self._lose(self._clock.now().shifted(1), "the process was forked then")
+        self._began = self._clock.now().shifted(1)
+        self._lose(self._began, "the process was forked then")
 
     def _entries(self) -> tuple[JournalEntry[T], ...]:
         with self._lock:
@@ -348,6 +377,7 @@ class Journal(Generic[T]):
             self._complete_since, self._complete_reason = until, reason
 
     def _lose_append(self, data: T, now: Instant) -> None:
+        self._refused += 1
         reason = "the journal refused an append then"
         self._lose(_just_after(now, now), reason)
         self._lose(_just_after(_completed_at(data, now), now), reason)

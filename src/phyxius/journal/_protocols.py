@@ -20,6 +20,20 @@ class JournalSerializer(Protocol[T]):
         ...
 
 
+class StartKeeper(Protocol):
+    """Stores that a call begins before its body runs, so that no crash can hide it."""
+
+    def wants(self, call: object, /) -> bool:
+        """Whether the start of this call is to be stored."""
+        ...
+
+    def keep(self, call: object, /) -> None:
+        """Store it, and return once it is safe. What this raises the call raises, instead of running."""
+
+    async def keep_async(self, call: object, /) -> None:
+        """The same without blocking the event loop."""
+
+
 class JournalFollower(Protocol):
     """Is told of every change of a journal, in order, while the journal is locked. It must not raise."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Generic, TypeAlias
 import attrs
 from typing_extensions import TypeVar
 
-from phyxius.clock import Clock, Limited, gather_within
+from phyxius.clock import Clock, Limited, gather_within, uninterrupted
 from phyxius.fp import Err, Ok, Result
 from phyxius.journal import Journal
 from phyxius.migration._audit import (
@@ -32,9 +31,6 @@ from phyxius.migration._wording import plain, representation
 
 P = TypeVar("P", bound=str, default=str)
 Answer: TypeAlias = Result[Advanced[P], AdvanceError[P]]
-
-# The event loop holds tasks weakly, and a commit must outlive whoever asked for it.
-_commits: set[asyncio.Task[Any]] = set()
 
 
 @attrs.frozen
@@ -109,20 +105,11 @@ class AdvanceCall(Generic[P]):
 
     async def _commit(self, step: Step[P]) -> Answer[P]:
         """Run the commit in a task that nobody else can cancel half-way, and wait until it has ended."""
-        task = asyncio.get_running_loop().create_task(self._transition(step))
-        _commits.add(task)
-        task.add_done_callback(_commits.discard)
-        interrupted: CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except CancelledError as error:
-                interrupted = error
-        if not self._committing:  # the loop shut down before the task had its first step
-            self._audit(cancelled_details())
-        if interrupted is not None:
-            raise interrupted from (None if task.cancelled() else task.exception())
-        return task.result()
+        try:
+            return await uninterrupted(self._transition(step))
+        finally:
+            if not self._committing:  # the loop shut down before the task had its first step
+                self._audit(cancelled_details())
 
     async def _transition(self, step: Step[P]) -> Answer[P]:
         self._committing = True

@@ -60,8 +60,13 @@ class SpecChangedError(Exception):
     recorded: tuple[str, ...]
     declared: tuple[str, ...]
 
-    def __str__(self) -> str:
+    @property
+    def difference(self) -> str:
+        """Both orders, in words."""
         return f"the store recorded the phases {_listed(self.recorded)}, but the spec declares {_listed(self.declared)}"
+
+    def __str__(self) -> str:
+        return f"{self.difference}; run the build that matches the store, or adopt the new order in the store (amend)"
 
 
 @attrs.define(eq=False, slots=False)

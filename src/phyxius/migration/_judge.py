@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import cast
 
@@ -74,10 +75,14 @@ def judge_window(
     if source.coverage == "partial":
         return passed
     if window.truncated is not False:
+        limit = source.query.limit
+        what, cure = f"the query's limit of {limit}", "raise the limit"
+        if limit is None:
+            what, cure = "the most that the store reads at once", "ask about a shorter window, or less with where="
         return EvidenceFailure(
-            f"the query's limit of {source.query.limit} cut events off, so the window is not complete; "
-            'raise the limit, or claim coverage="partial" if more events could not overturn the claim',
-            {"limit": source.query.limit},
+            f"{what} cut events off, so the window is not complete; "
+            f'{cure}, or claim coverage="partial" if more events could not overturn the claim',
+            {"limit": limit},
         )
     coverage = Coverage.of(window, source.window)
     if coverage.total() > source.max_gap:
@@ -104,11 +109,7 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
             "name them, or waive it with witness=False"
         )
     if source.witness and window.witnessed is not True:
-        return EvidenceFailure(
-            f'nothing named "{name}" happened, but not every recorder declares that it would have recorded it; '
-            f'mend the name if it is misspelt, or journal.declare("{name}") in the build that no longer has the code',
-            {"name": name},
-        )
+        return _unwitnessed(name, window.unwitnessed_by)
     if window.in_flight:
         call = window.in_flight[0]
         return EvidenceFailure(
@@ -117,6 +118,19 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
             {"in_flight": [{"name": each.name, "since": each.started_at.wall} for each in window.in_flight[:20]]},
         )
     return None
+
+
+def _unwitnessed(name: str | None, recorders: Sequence[str]) -> EvidenceFailure:
+    who, then = "not every recorder declares", ""
+    if recorders:
+        then = "; then wait until those who did not have left the window"
+        named = ", ".join(recorders[:5]) + (", ..." if len(recorders) > 5 else "")
+        who = f"{counted(len(recorders), 'recorder')} of the window ({named}) did not declare"
+    return EvidenceFailure(
+        f'nothing named "{name}" happened, but {who} that it would have recorded it; '
+        f'mend the name if it is misspelt, or journal.declare("{name}") in the build that no longer has the code{then}',
+        {"name": name, **({"recorders": list(recorders[:20])} if recorders else {})},
+    )
 
 
 def _gap_failure(coverage: Coverage, max_gap: timedelta) -> EvidenceFailure:

@@ -127,6 +127,7 @@ class JournalWindow(Sequence[HandlerEvent]):
         truncated: Whether the query's `limit` cut events off.
         witnessed: Whether every recorder that lived in the window declares the query's name.
         in_flight: The calls that may yet become events of this query.
+        unwitnessed_by: The names of recorders of the window that do not declare the query's name.
 
     Raises:
         ValueError: A naive datetime.
@@ -139,6 +140,7 @@ class JournalWindow(Sequence[HandlerEvent]):
     truncated: bool = attrs.field(kw_only=True, default=False)
     witnessed: bool = attrs.field(kw_only=True, default=False)
     in_flight: Sequence[InFlightCall] = attrs.field(kw_only=True, default=(), converter=tuple[InFlightCall, ...])
+    unwitnessed_by: Sequence[str] = attrs.field(kw_only=True, default=(), converter=tuple[str, ...])
 
     @overload
     def __getitem__(self, index: int) -> HandlerEvent: ...

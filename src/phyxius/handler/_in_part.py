@@ -1,0 +1,61 @@
+"""What was observed, where not all of it could be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NoReturn
+
+import attrs
+
+
+@attrs.define(eq=False, slots=False)
+class NotStoredError(Exception):
+    """A stored event was asked for something that it observed and that could not be stored.
+
+    It is no LookupError, so that an `except KeyError` in a `where` does not take "not stored" for "not".
+    """
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what} could not be stored: it was no JSON, or too large; observe a text or a number instead"
+
+
+class ObservedInPart(Mapping[str, object]):
+    """What an event observed, read from a store that could not keep all of it.
+
+    What is missing raises `NotStoredError`, also through `.get` and `in`, and so does a look at the whole: a
+    `where` must not take it for something that was never there.
+
+    Args:
+        observed: What was stored.
+        missing: The keys of what was not.
+    """
+
+    def __init__(self, observed: Mapping[str, object], missing: Collection[str]) -> None:
+        self._observed = dict(observed)
+        self._missing = frozenset(missing)
+
+    def __getitem__(self, key: str) -> object:
+        self._check(key)
+        return self._observed[key]
+
+    def __contains__(self, key: object) -> bool:
+        self._check(key)
+        return key in self._observed
+
+    def __iter__(self) -> Iterator[str]:
+        self._incomplete()
+
+    def __len__(self) -> int:  # noqa: PLE0303 - it never returns
+        self._incomplete()
+
+    def __repr__(self) -> str:
+        return f"ObservedInPart({self._observed!r}, missing={sorted(self._missing)!r})"
+
+    def _check(self, key: object) -> None:
+        if key in self._missing:
+            raise NotStoredError(f"observed[{key!r}]")
+
+    def _incomplete(self) -> NoReturn:
+        raise NotStoredError("all that it observed")
