@@ -1,0 +1,180 @@
+"""What a recorder has still to store: filled by the journal, emptied batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import attrs
+
+from phyxius.clock import Clock, Instant
+from phyxius.handler import HandlerEvent, InFlightCall
+from phyxius.journal import Journal, JournalEntry
+
+# Two clocks cannot be read at once, and the machine may do something else in between.
+_NOTICED_STEP_NS = 100_000_000
+
+
+@attrs.frozen
+class Capture:
+    """What there is to know of a journal at one moment.
+
+    Attributes:
+        now: That moment.
+        entries: The events that are not stored yet, oldest first.
+        calls: What is in flight.
+        declared: The names that this process would record.
+        losses: What was lost since the store was last told, as a recorder would say it, and how often.
+        set_forward_ns: By how much the wall clock was set forward since then.
+        complete_since: Since when the journal says that it is complete.
+    """
+
+    now: Instant
+    entries: tuple[JournalEntry[HandlerEvent], ...]
+    calls: tuple[InFlightCall, ...]
+    declared: frozenset[str]
+    losses: Mapping[str, int]
+    set_forward_ns: int
+    complete_since: Instant
+
+
+class Inbox:
+    """The events of one journal on their way into a store; bounded.
+
+    Args:
+        journal: Where they come from.
+        most: How many may wait; what comes beyond them is lost, and the store is told so.
+        on_arrival: Called, in any thread, when something comes in after the inbox was empty.
+    """
+
+    def __init__(self, journal: Journal[Any], most: int, on_arrival: Callable[[], object]) -> None:
+        self._store: Hashable = None
+        self._process = os.getpid()
+        self._journal = journal
+        self._most = most
+        self._on_arrival = on_arrival
+        self._waiting: deque[JournalEntry[HandlerEvent]] = deque()
+        self._losses: Counter[str] = Counter()
+        self._refused = journal.refused
+        self._offset_ns = self._offset()
+        self._taps = journal.follow(_Taps)
+
+    def open(self, store: Hashable) -> None:
+        """Take in what the journal has recorded in this process, and from now on what it records.
+
+        Args:
+            store: Names the store that it is for. What one recorder has stored there another does not store again.
+
+        Raises:
+            RuntimeError: Another recorder keeps this journal in the same store.
+        """
+        journal = self._journal
+        with journal.paused():
+            other = self._taps.open.get(store)
+            if other is not None and other._process == self._process:
+                raise RuntimeError("another recorder keeps this journal there already; one is enough")
+            stored = self._taps.stored.get(store, 0)
+            for entry in journal.snapshot().entries:
+                # What was restored, or copied by a fork, another process recorded.
+                ours = entry.timestamp.mono_ns is not None and entry.timestamp.ns_since(journal.began) >= 0
+                if ours and entry.sequence >= stored:
+                    self.take(entry)
+            if self._has_lost_since(*self._taps.told.get(store, (journal.began, journal.began))):
+                self._lose(journal.complete_since_reason)
+            self._store = store
+            self._taps.open[store] = self
+
+    def close(self) -> None:
+        """Take in nothing more."""
+        with self._journal.paused():
+            self._taps.open.pop(self._store, None)
+
+    def take(self, entry: JournalEntry[Any]) -> None:
+        """Take in an entry; called while the journal is locked, and never raises."""
+        if not issubclass(type(entry.data), HandlerEvent):
+            self._lose("an entry of the journal was no HandlerEvent")
+        elif len(self._waiting) >= self._most:
+            self._lose("more was recorded than could be stored in time")
+        else:
+            self._waiting.append(entry)
+            if len(self._waiting) == 1:
+                self._on_arrival()
+
+    def capture(self) -> Capture:
+        """Look at everything at one moment. Nothing leaves the inbox before `stored`."""
+        with self._journal.paused():
+            if self._journal.refused != self._refused:
+                self._refused = self._journal.refused
+                self._lose("the journal refused an append")
+            return Capture(
+                now=self._journal.clock.now(),
+                entries=tuple(self._waiting),
+                calls=tuple(call for call in self._journal.in_flight if isinstance(call, InFlightCall)),
+                declared=self._journal.declared,
+                losses=dict(self._losses),
+                set_forward_ns=self._set_forward_ns(),
+                complete_since=self._journal.complete_since,
+            )
+
+    def stored(self, count: int) -> None:
+        """Let go of the oldest so many events, which are stored now."""
+        with self._journal.paused():
+            for _ in range(count):
+                self._taps.stored[self._store] = self._waiting.popleft().sequence + 1
+            if self._waiting:
+                self._on_arrival()
+
+    def told(self, capture: Capture) -> None:
+        """Let go of the losses and of the step of the clock that the store was told of."""
+        with self._journal.paused():
+            for reason, count in capture.losses.items():
+                if self._losses[reason] == count:  # else it went on meanwhile
+                    del self._losses[reason]
+            self._offset_ns += capture.set_forward_ns
+            self._taps.told[self._store] = capture.now, capture.complete_since
+
+    def _lose(self, reason: str) -> None:
+        self._losses[reason] += 1
+
+    def _has_lost_since(self, told: Instant, complete_since: Instant) -> bool:
+        journal = self._journal
+        if journal.complete_since in (complete_since, journal.began):
+            return False
+        return journal.complete_since.ns_since(told) > 0  # else it let go of what was stored
+
+    def _set_forward_ns(self) -> int:
+        step = self._offset() - self._offset_ns
+        if step < -_NOTICED_STEP_NS:  # it was set back, which hides nothing: the new scale is what counts from here
+            self._offset_ns += step
+        return step if step > _NOTICED_STEP_NS else 0
+
+    def _offset(self) -> int:
+        # Whatever comes between the two readings makes the difference too small, and never too large.
+        return max(_offset(self._journal.clock.now()) for _ in range(3))
+
+
+class _Taps:
+    """Follows a journal for the inboxes that are open."""
+
+    def __init__(self, clock: Clock) -> None:  # noqa: ARG002 - every follower is given one
+        self.open: dict[Hashable, Inbox] = {}
+        # How far a store knows the entries, and when it was last told of losses, with what the journal said then.
+        self.stored: dict[Hashable, int] = {}
+        self.told: dict[Hashable, tuple[Instant, Instant]] = {}
+
+    def added(self, entry: JournalEntry[Any], /) -> None:
+        for inbox in self.open.values():
+            inbox.take(entry)
+
+    def dropped(self, entry: JournalEntry[Any], /) -> None:
+        """The journal may let go of what the inboxes hold."""
+
+    def cleared(self) -> None:
+        """The same."""
+
+
+def _offset(now: Instant) -> int:
+    assert now.mono_ns is not None
+    return now.wall_ns - now.mono_ns

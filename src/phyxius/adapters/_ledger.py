@@ -1,0 +1,241 @@
+"""What a recorder still has to tell its store, and what the store knows already."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+
+import attrs
+
+from phyxius.adapters._coverage import GapKind
+from phyxius.adapters._inbox import Capture
+from phyxius.adapters._records import CallRow, EventRow
+from phyxius.clock import Instant
+from phyxius.handler import HandlerEvent, InFlightCall
+from phyxius.journal import JournalEntry, PayloadError, to_json_value
+
+_logger = logging.getLogger("phyxius.adapters")
+_CHUNK = 2_000
+
+
+@attrs.frozen
+class NewGap:
+    """A gap that a recorder notes."""
+
+    since_ns: int
+    until_ns: int
+    kind: GapKind
+    reason: str
+
+
+@attrs.frozen
+class Batch:
+    """What one transaction stores of a recorder.
+
+    Attributes:
+        number: Counts the batches of a recorder, so that none is stored twice.
+        events: Events.
+        ended: Keys of calls whose start is not to be kept any longer.
+        ended_ns: The end of the lease, or of the recorder.
+        started: Calls that began, by key.
+        declared: Names that are declared now, and whether they are recorded durably.
+        gaps: Gaps to note.
+        stored_ns: Up to when all is stored with it; None, like the next two, if more is to come.
+        answered: The request that it answers.
+        audit_only: Whether the recorder runs no handlers.
+        closed: Whether it is the last one.
+    """
+
+    number: int
+    events: Sequence[EventRow]
+    ended: Sequence[str] = ()
+    ended_ns: int = attrs.field(kw_only=True)
+    started: Sequence[tuple[str, CallRow]] = ()
+    declared: Mapping[str, bool] = attrs.field(factory=dict)
+    gaps: Sequence[NewGap] = ()
+    stored_ns: int | None = None
+    answered: int | None = None
+    audit_only: bool | None = None
+    closed: bool = False
+
+
+@attrs.frozen
+class Parcel:
+    """A batch on its way: so many events of the inbox, and the capture that it completes, if it does."""
+
+    batch: Batch
+    count: int
+    capture: Capture | None
+
+
+class Ledger:
+    """Works out the batches of one recorder. It is told when one has arrived.
+
+    Args:
+        name: The recorder's name, for the log.
+        audit_only: Whether the process runs no handlers.
+        lease: How long a batch says that the recorder lives.
+        began: Since when its journal records.
+    """
+
+    def __init__(self, name: str, audit_only: bool, lease: timedelta, began: Instant) -> None:
+        self.durable: set[str] = set()
+        self.audit_only = audit_only
+        self.stored_until = began
+        self.answered = 0
+        self._name = name
+        self._lease = lease
+        self._leased_until = began
+        self._numbers = itertools.count(1)
+        self._declared: dict[str, bool] = {}
+        # Calls whose start is stored: those of durable names, by `recorded`, and others that were in flight.
+        self._durable_calls: set[str] = set()
+        self._other_calls: dict[str, InFlightCall] = {}
+        self._taken_over: set[str | None] | None = set()
+        self._finished: set[str | None] = set()
+
+    def pledge(self, durable: Collection[str]) -> None:
+        """Say that from here on the starts of these names are stored; what the next capture knows is older."""
+        self.durable = set(durable)
+        self._taken_over = None
+
+    def durable_call(self, call: InFlightCall) -> str:
+        """Note that the start of a call is stored apart from the batches; its key."""
+        key = _key(call)
+        self._durable_calls.add(key)
+        return key
+
+    def has_news(self, capture: Capture) -> bool:
+        """Whether the store would answer a question otherwise if it knew what we know."""
+        return (
+            bool(capture.entries or capture.losses or capture.set_forward_ns)
+            or not capture.declared <= self._declared.keys()
+            or capture.now.ns_since(self._leased_until) > 0
+        )
+
+    def is_due(self, now: Instant) -> bool:
+        """Whether it is time to renew the lease."""
+        return now.ns_since(self.stored_until.shifted(self._lease / 3)) >= 0
+
+    def parcels(self, capture: Capture, request: int, *, closed: bool) -> Iterator[Parcel]:
+        """The batches that store a capture; only the last one says that all is stored."""
+        self._look_for_broken_pledges(capture)
+        chunks = [capture.entries[begin : begin + _CHUNK] for begin in range(0, len(capture.entries), _CHUNK)] or [()]
+        known = set(self._durable_calls) | set(self._other_calls)
+        lease = capture.now.shifted(self._lease)
+        unwritable = 0
+        for left, chunk in zip(reversed(range(len(chunks))), chunks, strict=True):
+            rows = _event_rows(chunk)
+            unwritable += len(chunk) - len(rows)
+            ended = [key for row in rows if (key := row.invocation_id) in known]
+            batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease.wall_ns)
+            if left:
+                yield Parcel(batch, len(chunk), None)
+            else:
+                last = self._last_of(batch, capture, max(request, self.answered), unwritable, closed)
+                yield Parcel(last, len(chunk), capture)
+
+    def sent(self, parcel: Parcel) -> None:
+        """The store has it."""
+        batch, capture = parcel.batch, parcel.capture
+        self._durable_calls.difference_update(batch.ended)
+        for key in batch.ended:
+            self._other_calls.pop(key, None)
+        if capture is not None:
+            self._declared |= {name: name in self.durable for name in capture.declared}
+            self.stored_until, self._leased_until = capture.now, capture.now.shifted(self._lease)
+            self.answered = batch.answered or 0
+
+    def _last_of(self, batch: Batch, capture: Capture, request: int, unwritable: int, closed: bool) -> Batch:
+        calls = {_key(call): call for call in capture.calls}
+        # Between an event and the end of its call there is a moment in which both are seen.
+        self._finished = (self._finished | {entry.data.invocation_id for entry in capture.entries}) & calls.keys()
+        news = [
+            (key, call)
+            for key, call in calls.items()
+            if key not in self._durable_calls and key not in self._other_calls and key not in self._finished
+        ]
+        # Of a durable name only a stored event ends the call: an append that was refused must not hide it.
+        gone = [key for key, call in self._other_calls.items() if key not in calls and call.name not in self.durable]
+        self._other_calls |= news
+        started = _call_rows(news)
+        names = {name: name in self.durable for name in capture.declared if is_storable(name)}
+        return attrs.evolve(
+            batch,
+            started=started,
+            ended=[*batch.ended, *gone],
+            declared={name: durable for name, durable in names.items() if self._declared.get(name) is not durable},
+            gaps=self._gaps(capture, unwritable + len(news) - len(started)),
+            stored_ns=capture.now.wall_ns,
+            ended_ns=capture.now.wall_ns if closed else batch.ended_ns,
+            answered=request,
+            audit_only=self.audit_only,
+            closed=closed,
+        )
+
+    def _gaps(self, capture: Capture, unwritable: int) -> list[NewGap]:
+        until_ns = capture.now.wall_ns
+        since_ns = min(self.stored_until.wall_ns, until_ns)
+        reasons = [*capture.losses, *(["an event could not be written"] if unwritable else [])]
+        gaps = [NewGap(since_ns, until_ns, "lost", reason) for reason in reasons]
+        if capture.set_forward_ns:
+            by = timedelta(microseconds=capture.set_forward_ns // 1_000)
+            reason = f"the clock went forward by {by} without that time having passed here"
+            gaps.append(NewGap(since_ns, until_ns, "clock", reason))
+        return gaps
+
+    def _look_for_broken_pledges(self, capture: Capture) -> None:
+        if self._taken_over is None:  # what began before the recorder is taken over as it is
+            self._taken_over = {_key(call) for call in capture.calls} | {e.data.invocation_id for e in capture.entries}
+        known = self._durable_calls | self._taken_over
+        for entry in capture.entries:
+            event = entry.data
+            if event.name in self.durable and event.invocation_id not in known:
+                self.durable.discard(event.name)
+                _logger.warning(
+                    "%r was recorded without its start, so recorder %s records it in the background from here on; "
+                    "durable names are for `recorded`",
+                    event.name,
+                    self._name,
+                )
+        sources = {entry.data.source for entry in capture.entries} | {call.source for call in capture.calls}
+        if self.audit_only and sources - {"migration"}:
+            self.audit_only = False
+            _logger.warning("recorder %s is audit_only, but its process runs handlers; it is so no more", self._name)
+
+
+def _event_rows(entries: Sequence[JournalEntry[HandlerEvent]]) -> list[EventRow]:
+    """The events that can be written."""
+    rows: list[EventRow] = []
+    for entry in entries:
+        try:
+            rows.append(EventRow.of(entry.data))
+        except PayloadError:
+            _logger.warning("an event %r cannot be stored: a loss", entry.data.name, exc_info=True)
+    return rows
+
+
+def _call_rows(calls: Sequence[tuple[str, InFlightCall]]) -> list[tuple[str, CallRow]]:
+    """The starts that can be written."""
+    rows: list[tuple[str, CallRow]] = []
+    for key, call in calls:
+        try:
+            rows.append((key, CallRow.of(call)))
+        except PayloadError:
+            _logger.warning("the start of a call %r cannot be stored: a loss", call.name, exc_info=True)
+    return rows
+
+
+def is_storable(name: str) -> bool:
+    """Whether databases take such a text."""
+    try:
+        to_json_value(name)
+    except PayloadError:
+        return False
+    return True
+
+
+def _key(call: InFlightCall) -> str:
+    return call.invocation_id or f"object-{id(call)}"

@@ -1,0 +1,307 @@
+"""Keeping the journal of a process in a shared store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Sequence
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol
+
+from phyxius.adapters._inbox import Capture, Inbox
+from phyxius.adapters._ledger import Batch, Ledger, Parcel, is_storable
+from phyxius.adapters._records import CallRow
+from phyxius.clock import run_in_thread, uninterrupted
+from phyxius.handler import InFlightCall
+from phyxius.journal import Journal
+from phyxius.migration import SpecError
+
+_logger = logging.getLogger("phyxius.adapters")
+_INLINE = 50
+_BATCH_DELAY = timedelta(milliseconds=200)
+_RETRY_DELAY = timedelta(seconds=1)
+_POLL_SECONDS = 0.1
+_SHORTEST_LEASE = timedelta(seconds=1)
+
+
+class RecorderTables(Protocol):
+    """Where a recorder puts what it keeps. Each method is one transaction, which a cancellation does not tear."""
+
+    @property
+    def key(self) -> Hashable:
+        """Names the store, in this process."""
+        ...
+
+    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
+        """Make the recorder's row, store its first batch, and return its key."""
+        ...
+
+    async def store(self, recorder: int, batch: Batch) -> None:
+        """Store a batch, unless that number was stored already."""
+
+    async def request(self) -> int:
+        """The last request to the recorders to catch up."""
+        ...
+
+    async def keep(self, recorder: int, key: str, call: CallRow) -> None:
+        """Store the start of a call."""
+
+    def keep_blocking(self, recorder: int, key: str, call: CallRow) -> None:
+        """The same for code that cannot await."""
+
+
+class Recorder:
+    """Keeps what a journal records in a shared store; an async context manager, made by the `recorder` of the stores.
+
+    What is recorded is stored in batches, off the path of whoever recorded it. Leaving the context stores the rest
+    and says that the process has closed, so that no gap remains. A process that dies instead leaves one.
+    """
+
+    def __init__(
+        self,
+        tables: RecorderTables,
+        journal: Journal[Any],
+        *,
+        name: str,
+        durable: Collection[str],
+        audit_only: bool,
+        lease: timedelta,
+        max_pending: int,
+    ) -> None:
+        _check(name, durable, lease, max_pending)
+        self._tables = tables
+        self._journal = journal
+        self._name = name
+        self._durable = frozenset(durable)
+        self._inbox = Inbox(journal, max_pending, self._wake_up)
+        self._stop_keeping: Callable[[], None] = _do_nothing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._storing = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._failing = False
+        self._id: int | None = None
+        self._ledger = Ledger(name, audit_only, lease, journal.began)
+        self._outbox: deque[Parcel] = deque()
+
+    # -- its life
+
+    @property
+    def name(self) -> str:
+        """How people know it."""
+        return self._name
+
+    @property
+    def id(self) -> int:
+        """Its key in the store.
+
+        Raises:
+            RuntimeError: It has not begun.
+        """
+        if self._id is None:
+            raise RuntimeError("the recorder has not begun: enter it with `async with`")
+        return self._id
+
+    @property
+    def key(self) -> Hashable:
+        """Names the store that it writes to."""
+        return self._tables.key
+
+    async def __aenter__(self) -> Recorder:
+        """Make its row, and begin to record.
+
+        Raises:
+            RuntimeError: Another recorder keeps this journal in the same store, or this one was used already.
+            Exception: What the store raised.
+        """
+        if self._loop is not None:
+            raise RuntimeError("a recorder is used once; make another")
+        self._loop = asyncio.get_running_loop()
+        self._journal.declare(*self._durable)
+        self._inbox.open(self.key)
+        begun = False
+        try:
+            await uninterrupted(self._begin())
+            begun = True
+        finally:
+            if not begun:
+                await self._end()
+        for work in (self._store_batches, self._stay_known):
+            self._tasks.append(self._loop.create_task(work()))
+        _running.append(self)
+        return self
+
+    async def _begin(self) -> None:
+        await self._store()
+        # Only now can starts be stored; and only once all that began before is stored, too, are they all.
+        self._stop_keeping = self._journal.keep_starts(self)
+        self._ledger.pledge(self._durable)
+        await self._store()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Store the rest, and close.
+
+        Raises:
+            Exception: What the store raised; then the recorder counts as one that died, and leaves a gap.
+        """
+        await self._end()
+
+    async def _end(self) -> None:
+        if self in _running:
+            _running.remove(self)
+        for task in self._tasks:
+            task.cancel()
+        await uninterrupted(self._close())
+
+    async def _close(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._storing:
+            with self._journal.paused():  # nothing can come between the last look and the end
+                self._stop_keeping()
+                self._inbox.close()
+            if self._id is not None:
+                await self._send()
+                await self._write(closed=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it stores what is recorded, on the running event loop."""
+        return self._loop is asyncio.get_running_loop() and not any(task.done() for task in self._tasks)
+
+    # -- what others ask of it
+
+    async def flush(self) -> None:
+        """Store all that was recorded by now.
+
+        Raises:
+            Exception: What the store raised; nothing is lost by that, and it is tried again.
+        """
+        await uninterrupted(self._store())
+
+    async def calls_in_flight(self) -> Sequence[InFlightCall]:
+        """The calls in flight, once all that the store should know of the time before is stored.
+
+        Raises:
+            Exception: What the store raised.
+        """
+        capture = self._inbox.capture()
+        if self._ledger.has_news(capture):
+            await self.flush()
+        return capture.calls
+
+    # -- starts that are stored before the call runs: a `StartKeeper`
+
+    def wants(self, call: object, /) -> bool:
+        """Whether its name is recorded durably."""
+        return isinstance(call, InFlightCall) and call.name in self._ledger.durable
+
+    def keep(self, call: Any, /) -> None:
+        """Store the start of a call, and wait for it."""
+        self._tables.keep_blocking(self.id, self._ledger.durable_call(call), CallRow.of(call))
+
+    async def keep_async(self, call: Any, /) -> None:
+        """Store the start of a call, and let other tasks run meanwhile."""
+        await self._tables.keep(self.id, self._ledger.durable_call(call), CallRow.of(call))
+
+    # -- when it stores
+
+    def _wake_up(self) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody stores any more
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def _store_batches(self) -> None:
+        clock = self._journal.clock
+        while True:
+            await self._woken.wait()
+            await clock.sleep(_BATCH_DELAY)
+            self._woken.clear()
+            if not await self._try_to_store():
+                await clock.sleep(_RETRY_DELAY)
+                self._woken.set()
+
+    async def _stay_known(self) -> None:
+        """Renew the lease in time, and answer the requests of others to catch up.
+
+        Other processes wait in real time, as for a lock, so it looks around in real time, too. Under a controlled
+        clock two weeks may pass between two looks: a lease that ran out is renewed by whoever asks next.
+        """
+        clock = self._journal.clock
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            request = 0
+            with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
+                request = await self._tables.request()
+            if request > self._ledger.answered or self._ledger.is_due(clock.now()):
+                await self._try_to_store(request)
+
+    async def _try_to_store(self, request: int = 0) -> bool:
+        try:
+            await uninterrupted(self._store(request))
+        except Exception:
+            if not self._failing:
+                _logger.exception("recorder %s cannot store what it records; it goes on trying", self._name)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    # -- what it stores
+
+    async def _store(self, request: int = 0) -> None:
+        async with self._storing:
+            await self._send()  # what a failure has left
+            await self._write(request)
+
+    async def _write(self, request: int = 0, *, closed: bool = False) -> None:
+        capture = self._inbox.capture()
+        pack = partial(self._pack, capture, request, closed)
+        self._outbox.extend(await run_in_thread(pack) if len(capture.entries) > _INLINE else pack())
+        await self._send()
+
+    def _pack(self, capture: Capture, request: int, closed: bool) -> list[Parcel]:
+        return list(self._ledger.parcels(capture, request, closed=closed))
+
+    async def _send(self) -> None:
+        """Send what is in the outbox. A batch whose fate is unknown is sent again as it was, under its number."""
+        while self._outbox:
+            parcel = self._outbox[0]
+            if self._id is None:
+                began_ns = self._ledger.stored_until.wall_ns
+                self._id = await self._tables.create(self._name, self._ledger.audit_only, began_ns, parcel.batch)
+            else:
+                await self._tables.store(self._id, parcel.batch)
+            self._outbox.popleft()
+            self._inbox.stored(parcel.count)
+            if parcel.capture is not None:
+                self._inbox.told(parcel.capture)
+            self._ledger.sent(parcel)
+
+
+_running: list[Recorder] = []
+
+
+def running_recorders(key: Hashable) -> list[Recorder]:
+    """The recorders that write to a store from the running event loop."""
+    return [recorder for recorder in _running if recorder.key == key and recorder.is_running]
+
+
+def _do_nothing() -> None:
+    """Nothing is kept yet."""
+
+
+def _check(name: str, durable: Collection[str], lease: timedelta, max_pending: int) -> None:
+    if not isinstance(name, str) or not name or not is_storable(name):
+        raise SpecError(f"a recorder needs a name by which people know its process, not {name!r}")
+    if isinstance(durable, str) or not all(isinstance(each, str) and each for each in durable):
+        raise SpecError(f'durable must be a collection of names such as ["quote.read_old"], not {durable!r}')
+    if lease < _SHORTEST_LEASE:
+        raise SpecError(f"a lease of {lease} would run out between two renewals; give at least {_SHORTEST_LEASE}")
+    if max_pending < 1:
+        raise SpecError(f"max_pending must be at least 1, not {max_pending}")

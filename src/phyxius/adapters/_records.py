@@ -1,0 +1,227 @@
+"""Events and calls as rows, and back. What a row says is data: nothing is imported or run because of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from phyxius.adapters._redaction import redacted
+from phyxius.clock import Instant
+from phyxius.handler import HandlerError, HandlerEvent, InFlightCall, ObservedInPart
+from phyxius.journal import PayloadError, to_json_value
+from phyxius.migration import EvidenceSnapshot
+
+_LONGEST_REASON = 4_000
+LARGEST_OBSERVED = 16 * 1024
+"""Bytes of JSON that an event may have observed; keys that do not fit in are left out, and marked as missing."""
+
+
+@attrs.frozen
+class EventRow:
+    """A `HandlerEvent` as the columns of a row; times are nanoseconds since 1970, texts are JSON where they nest."""
+
+    name: str
+    outcome: str
+    completed_ns: int
+    started_ns: int
+    source: str
+    attempts: int
+    observed: str
+    missing: str | None
+    error_type: str | None
+    error_message: str | None
+    invocation_id: str | None
+    correlation_id: str | None
+
+    @classmethod
+    def of(cls, event: HandlerEvent) -> EventRow:
+        """Write an event down.
+
+        Raises:
+            PayloadError: It is one that databases refuse, or cannot be read.
+        """
+        with _readable():
+            return cls._of(event)
+
+    @classmethod
+    def _of(cls, event: HandlerEvent) -> EventRow:
+        audit = event.source == "migration"
+        observed, missing = _observed_text(event.observed, audit=audit)
+        error = event.error
+        return cls(
+            name=_text(event.name),
+            outcome=event.outcome,
+            completed_ns=_integer(event.completed_at.wall_ns),
+            started_ns=_integer(event.started_at.wall_ns),
+            source=_text(event.source),
+            attempts=_integer(event.attempts),
+            observed=observed,
+            missing=missing,
+            error_type=None if error is None else redacted(_text(error.type)),
+            error_message=None if error is None else redacted(_text(error.message)),
+            invocation_id=None if event.invocation_id is None else _text(event.invocation_id),
+            correlation_id=None if event.correlation_id is None else _text(event.correlation_id),
+        )
+
+    def event(self) -> HandlerEvent:
+        """The event back. Its times are on the wall alone: they come from another process, for all we know."""
+        error = None if self.error_type is None else HandlerError(self.error_type, self.error_message or "")
+        return HandlerEvent(
+            name=self.name,
+            outcome=_outcome(self.outcome),
+            completed_at=Instant(wall_ns=self.completed_ns, mono_ns=None),
+            started_at=Instant(wall_ns=self.started_ns, mono_ns=None),
+            source=self.source,
+            observed=_observed(self.observed, self.missing),
+            attempts=self.attempts,
+            error=error,
+            invocation_id=self.invocation_id,
+            correlation_id=self.correlation_id,
+        )
+
+
+@attrs.frozen
+class CallRow:
+    """The start of a call as the columns of a row."""
+
+    name: str
+    started_ns: int
+    source: str
+    observed: str
+    invocation_id: str | None
+    correlation_id: str | None
+
+    @classmethod
+    def of(cls, call: InFlightCall) -> CallRow:
+        """Write the start of a call down.
+
+        Raises:
+            PayloadError: It is one that databases refuse, or cannot be read.
+        """
+        with _readable():
+            return cls._of(call)
+
+    @classmethod
+    def _of(cls, call: InFlightCall) -> CallRow:
+        observed, _ = _observed_text(call.observed.known)
+        return cls(
+            name=_text(call.name),
+            started_ns=_integer(call.started_at.wall_ns),
+            source=_text(call.source),
+            observed=observed,
+            invocation_id=None if call.invocation_id is None else _text(call.invocation_id),
+            correlation_id=None if call.correlation_id is None else _text(call.correlation_id),
+        )
+
+    def call(self) -> InFlightCall:
+        """The call back, as one that is in flight. What could not be stored of it is not known yet, either."""
+        return InFlightCall(
+            name=self.name,
+            started_at=Instant(wall_ns=self.started_ns, mono_ns=None),
+            source=self.source,
+            observed=json.loads(self.observed),
+            invocation_id=self.invocation_id,
+            correlation_id=self.correlation_id,
+        )
+
+    def lost(self, recorder: str, until_ns: int) -> HandlerEvent:
+        """The event that stands for a call whose recorder died: it may have run up to then."""
+        return HandlerEvent(
+            name=self.name,
+            outcome="failure",
+            completed_at=Instant(wall_ns=max(until_ns, self.started_ns), mono_ns=None),
+            started_at=Instant(wall_ns=self.started_ns, mono_ns=None),
+            source=self.source,
+            observed=self.call().observed,  # what it would have observed later nobody knows
+            error=HandlerError("RecorderLost", f"recorder {recorder} ended while it ran; how it ended is unknown"),
+            invocation_id=self.invocation_id,
+            correlation_id=self.correlation_id,
+        )
+
+
+def evidence_text(evidence: EvidenceSnapshot) -> str:
+    """The evidence of an attempt as JSON text.
+
+    Raises:
+        PayloadError: A payload is no JSON, or takes more than 16 KiB.
+    """
+    parts: list[str] = []
+    for source, payload in evidence.payloads.items():
+        text = _dump(to_json_value(payload))
+        size = len(text.encode())
+        if size > LARGEST_OBSERVED:
+            raise PayloadError(f"the payload of {source} takes {size} bytes as JSON; {LARGEST_OBSERVED} are allowed")
+        parts.append(f"{_dump(_text(source))}:{text}")
+    return "{" + ",".join(parts) + "}"
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What an event is made of nobody checked: none of it may keep the others from being stored."""
+    try:
+        yield
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise PayloadError(f"it cannot be read: {type(error).__name__}") from error
+
+
+def _observed_text(observed: Mapping[str, object], *, audit: bool = False) -> tuple[str, str | None]:
+    """The JSON text of what can be stored, and a list of the keys of what cannot."""
+    parts: list[str] = []
+    missing: list[str] = []
+    size = 0
+    for key, value in observed.items():
+        name = str(to_json_value(key, fallback=repr))
+        try:
+            encoded = to_json_value(value)
+            if audit and name == "refusal":
+                encoded = _redacted_values(encoded)
+            part = f"{_dump(name)}:{_dump(encoded)}"
+        except Exception:  # noqa: BLE001 - a foreign object, that may not even be readable
+            missing.append(name)
+            continue
+        # The evidence in an audit event was checked source by source, and goes in as a whole.
+        if not audit and size + len(part.encode()) > LARGEST_OBSERVED:
+            missing.append(name)
+            continue
+        size += len(part.encode())
+        parts.append(part)
+    return "{" + ",".join(parts) + "}", _dump(missing) if missing else None
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _redacted_values(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value, _LONGEST_REASON)
+    if isinstance(value, list):
+        return [_redacted_values(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _redacted_values(each) for key, each in value.items()}
+    return value
+
+
+def _observed(text: str, missing: str | None) -> Mapping[str, object]:
+    observed: dict[str, object] = json.loads(text)
+    return observed if missing is None else ObservedInPart(observed, json.loads(missing))
+
+
+def _text(text: str) -> str:
+    return str(to_json_value(text))
+
+
+def _integer(number: int) -> int:
+    if not isinstance(number, int) or not -(2**63) <= number < 2**63:
+        raise PayloadError(f"{number!r} is no whole number of 64 bits")
+    return int(number)
+
+
+def _outcome(text: str) -> Any:
+    return text  # HandlerEvent refuses what is neither of the two

@@ -1,0 +1,139 @@
+"""What people signed for, and when that is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from phyxius.clock import Instant
+from phyxius.fp import Err, Ok, err, ok
+from phyxius.migration import EvidenceFailure, SpecError
+
+
+@attrs.frozen
+class Signature:
+    """One person's word for one source of one transition.
+
+    Attributes:
+        id: Its key.
+        migration: The migration's name.
+        revision: The revision of its recorded order of phases.
+        from_phase: The phase that the transition leaves.
+        to_phase: The phase that it enters.
+        source: The evidence source that it is for.
+        signer: Who signed.
+        note: What the signer wrote.
+        signed_at: When.
+        expires_at: Until when it counts; None if it does not expire.
+        revoked_at: When it was taken back; None if it stands.
+    """
+
+    id: int
+    migration: str
+    revision: int
+    from_phase: str
+    to_phase: str
+    source: str
+    signer: str
+    note: str
+    signed_at: Instant
+    expires_at: Instant | None = None
+    revoked_at: Instant | None = None
+
+    def doubt(self, now: Instant, revision: int, valid_for: timedelta | None = None) -> str | None:
+        """Why it does not count now, or None if it does."""
+        if self.revision != revision:
+            return "signed for an earlier order of the phases"
+        if self.revoked_at is not None:
+            return "revoked"
+        age = now.wall_ns - self.signed_at.wall_ns
+        if age < 0:
+            return f"signed at {self.signed_at.wall.isoformat()}, which is still to come: the clock was set back"
+        if self.expires_at is not None and now.wall_ns >= self.expires_at.wall_ns:
+            return f"expired at {self.expires_at.wall.isoformat()}"
+        if valid_for is not None and age >= valid_for // timedelta(microseconds=1) * 1_000:
+            return f"signed more than {valid_for} ago"
+        return None
+
+    def payload(self) -> dict[str, object]:
+        """What the audit and the transition keep of it."""
+        return {"id": self.id, "signer": self.signer, "note": self.note, "signed_at": self.signed_at.wall.isoformat()}
+
+
+@attrs.frozen
+class Terms:
+    """What a signed-off source asks for.
+
+    Attributes:
+        quorum: How many people have to sign.
+        signers: Who may; None if everybody may.
+        valid_for: How old a signature may be; None if it may be of any age.
+    """
+
+    quorum: int = 1
+    signers: frozenset[str] | None = None
+    valid_for: timedelta | None = None
+
+    @classmethod
+    def of(cls, quorum: int, signers: Collection[str] | None, valid_for: timedelta | None) -> Terms:
+        """Check what was asked for.
+
+        Raises:
+            SpecError: Nobody could ever meet it, or everybody would.
+        """
+        if type(quorum) is not int or quorum < 1:
+            raise SpecError(f"quorum must be a whole number from 1, not {quorum!r}")
+        if valid_for is not None and (not isinstance(valid_for, timedelta) or valid_for <= timedelta(0)):
+            raise SpecError(f"valid_for must be a positive timedelta, not {valid_for!r}")
+        if signers is None:
+            return cls(quorum, None, valid_for)
+        if isinstance(signers, str) or not all(isinstance(each, str) and each for each in signers):
+            raise SpecError(f'signers must be a collection of names such as ["ada", "bob"], not {signers!r}')
+        if len(set(signers)) < quorum:
+            raise SpecError(f"a quorum of {quorum} can never be reached by {sorted(set(signers))}")
+        return cls(quorum, frozenset(signers), valid_for)
+
+    def judge(
+        self, signatures: Iterable[Signature], now: Instant, revision: int
+    ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:
+        """Whether the signatures for one subject are enough."""
+        standing: dict[str, Signature] = {}
+        doubts: dict[str, str] = {}
+        for signature in signatures:
+            doubt = signature.doubt(now, revision, self.valid_for)
+            if doubt is None and self.signers is not None and signature.signer not in self.signers:
+                doubt = "not among those who may sign"
+            if doubt is None:
+                standing[signature.signer] = signature
+                doubts.pop(signature.signer, None)
+            elif signature.signer not in standing:
+                doubts[signature.signer] = doubt
+        if len(standing) >= self.quorum:
+            payload: dict[str, object] = {"signatures": [standing[signer].payload() for signer in sorted(standing)]}
+            return ok(payload)
+        return err(self._failure(sorted(standing), doubts))
+
+    def _failure(self, standing: list[str], doubts: Mapping[str, str]) -> EvidenceFailure:
+        wanted = "signature is" if self.quorum == 1 else "signatures are"
+        has = f"has those of {', '.join(standing)}" if standing else "has none"
+        allowed = "" if self.signers is None else f"; {', '.join(sorted(self.signers - set(standing)))} may sign"
+        discounted = "".join(f"; that of {signer} does not count: {why}" for signer, why in sorted(doubts.items()))
+        return EvidenceFailure(
+            f"{self.quorum} {wanted} wanted, and it {has}{discounted}{allowed}; sign with attestations.sign(...)",
+            {"quorum": self.quorum, "signed": standing, "discounted": dict(doubts)},
+        )
+
+
+def signature_ids(payloads: Mapping[str, object]) -> dict[str, list[int]]:
+    """The signatures that the evidence of an attempt relies on, by source."""
+    found: dict[str, list[int]] = {}
+    for source, payload in payloads.items():
+        signatures: Any = payload.get("signatures") if isinstance(payload, Mapping) else None
+        if isinstance(signatures, list):
+            ids = [each["id"] for each in signatures if isinstance(each, Mapping) and type(each.get("id")) is int]
+            if ids and len(ids) == len(signatures):
+                found[source] = ids
+    return found

@@ -1,0 +1,195 @@
+"""Signatures in a file, and the evidence that reads them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from phyxius.adapters._signatures import Signature, Terms
+from phyxius.adapters.sqlite._database import Database
+from phyxius.adapters.sqlite._orders import Recorded, plain_order, recorded
+from phyxius.adapters.sqlite._signing import signatures_of
+from phyxius.clock import Clock
+from phyxius.fp import Result
+from phyxius.journal import to_json_value
+from phyxius.migration import (
+    AttestationEvidence,
+    EvidenceFailure,
+    MigrationSpec,
+    SpecChangedError,
+    SpecError,
+    attestation,
+    current_attempt,
+)
+
+P = TypeVar("P", bound=str)
+_LONGEST_NOTE = 1_000
+
+
+class FileAttestations:
+    """People's signatures in a file; `FileStores.attestations`.
+
+    A signature is for one subject: a migration, the transition into one phase, one evidence source, and the order
+    of phases that holds when it is given. It serves nothing else. All methods raise `FileStoreError` if the file
+    cannot be used.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def signed_off(
+        self, quorum: int = 1, signers: Collection[str] | None = None, valid_for: timedelta | None = None
+    ) -> AttestationEvidence[dict[str, object]]:
+        """Evidence that enough people signed for exactly the step that is being taken.
+
+        It takes its subject from the `advance()` that asks. Up to the commit a signature can be revoked: one that
+        stops counting in between stops the commit.
+
+        Args:
+            quorum: How many people have to sign; each counts once.
+            signers: Who may sign; everybody unless given.
+            valid_for: How old a signature may be; of any age unless given.
+
+        Raises:
+            SpecError: A quorum that nobody could reach, or a time that is not positive.
+        """
+        terms = Terms.of(quorum, signers, valid_for)
+
+        async def check() -> Result[dict[str, object], EvidenceFailure]:
+            subject = current_attempt()
+
+            def read(connection: sqlite3.Connection) -> tuple[list[Signature], int]:
+                found = recorded(connection, subject.migration)
+                signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
+                standing = [each for each in signatures if each.from_phase == subject.from_phase]
+                return standing, 0 if found is None else found.revision
+
+            signatures, revision = await self._database.read(read)
+            return terms.judge(signatures, self._clock.now(), revision)
+
+        return attestation(check)
+
+    async def sign(
+        self,
+        spec: MigrationSpec[P],
+        *,
+        to: P,
+        source: str,
+        signer: str,
+        note: str = "",
+        valid_for: timedelta | None = None,
+    ) -> Signature:
+        """Sign for a source of the transition into a phase.
+
+        Args:
+            spec: The migration.
+            to: The phase that the transition enters.
+            source: The attestation source that guards it.
+            signer: Who signs. This library does not check who that is: your tool does.
+            note: What was looked at, for those who read the audit.
+            valid_for: How long the signature counts; for ever unless given.
+
+        Raises:
+            SpecError: The spec has no such phase or source, the phase is entered already, the signer is
+                empty, the note too long, or the file does not know the migration yet: nobody has read its phase.
+            SpecChangedError: The file recorded another order of phases.
+            PayloadError: The signer or the note holds what databases refuse.
+        """
+        phase, source = _subject(spec, to, source)
+        signer, note = to_json_value(signer), to_json_value(note)
+        if not signer.strip():
+            raise SpecError("a signature needs a signer", spec.name, phase, source)
+        if len(signer) + len(note) > _LONGEST_NOTE:
+            raise SpecError(f"a note may have {_LONGEST_NOTE} characters: it goes into the evidence", spec.name, phase)
+        if valid_for is not None and valid_for <= timedelta(0):
+            raise SpecError(f"valid_for must be a positive timedelta, not {valid_for!r}", spec.name, phase, source)
+
+        def write(connection: sqlite3.Connection) -> Signature:
+            now = self._clock.now()
+            found = self._recorded(connection, spec)
+            if phase in found.passed():
+                raise SpecError(f'the migration is at "{found.phase}", so this was entered already', spec.name, phase)
+            expires = None if valid_for is None else now.shifted(valid_for)
+            before = found.phases[found.phases.index(phase) - 1]
+            row = connection.execute(
+                "INSERT INTO signatures (migration, revision, from_phase, to_phase, source, signer, note, signed_ns,"
+                " expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    spec.name, found.revision, before, phase, source, signer, note, now.wall_ns,
+                    None if expires is None else expires.wall_ns,
+                ],
+            )  # fmt: skip
+            assert row.lastrowid is not None
+            return Signature(
+                row.lastrowid, spec.name, found.revision, before, phase, source, signer, note, now, expires
+            )
+
+        return await self._database.write(write)
+
+    async def revoke(
+        self, spec: MigrationSpec[P], *, to: P, source: str, signer: str, by: str | None = None, note: str = ""
+    ) -> int:
+        """Take all signatures of a signer for a subject back. It works until the transition is committed.
+
+        Args:
+            spec: The migration.
+            to: The phase that the transition enters.
+            source: The attestation source that guards it.
+            signer: Whose signatures.
+            by: Who revokes them; the signer unless given.
+            note: Why.
+
+        Returns:
+            How many stood until now.
+
+        Raises:
+            SpecError: The spec has no such phase or source.
+            PayloadError: `by` or the note holds what databases refuse.
+        """
+        phase, source = _subject(spec, to, source)
+        by, note = to_json_value(by or signer), to_json_value(note)
+
+        def write(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "UPDATE signatures SET revoked_ns = ?, revoked_by = ?, revoked_why = ? WHERE migration = ?"
+                " AND to_phase = ? AND source = ? AND signer = ? AND revoked_ns IS NULL",
+                [self._clock.now().wall_ns, by, note, spec.name, phase, source, signer],
+            ).rowcount
+
+        return await self._database.write(write)
+
+    async def signatures(self, spec: MigrationSpec[P], *, to: P, source: str) -> Sequence[Signature]:
+        """All signatures for a subject, oldest first, with those that were revoked, expired or overtaken.
+
+        Raises:
+            SpecError: The spec has no such phase or source.
+        """
+        phase, source = _subject(spec, to, source)
+        return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
+
+    def _recorded(self, connection: sqlite3.Connection, spec: MigrationSpec[Any]) -> Recorded:
+        declared = plain_order(spec)
+        found = recorded(connection, spec.name)
+        if found is None:
+            raise SpecError("the file does not know this migration yet; have its phase read once, then sign", spec.name)
+        if found.phases != declared:
+            raise SpecChangedError(found.phases, declared)
+        return found
+
+
+def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str]:
+    """The subject as exact texts, if the spec asks for such a signature."""
+    order = plain_order(spec)
+    to, source = str.__str__(to), str.__str__(source)
+    if to not in order[1:]:
+        raise SpecError(f"a transition enters one of {list(order[1:])}, and not {to!r}", spec.name)
+    sources = dict(spec.phases[to].evidence)
+    if to == order[1]:
+        sources |= spec.phases[order[0]].evidence  # it runs when the first phase is left
+    signable = [name for name, each in sources.items() if isinstance(each, AttestationEvidence)]
+    if source not in signable:
+        raise SpecError(f"it asks for no signature {source!r}, but for {signable}", spec.name, to)
+    return to, source

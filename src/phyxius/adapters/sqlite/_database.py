@@ -1,0 +1,278 @@
+"""The file as a database: opened with care, and used one transaction per thread call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from phyxius.adapters.sqlite import _schema as schema
+from phyxius.adapters.sqlite._errors import FileStoreError, file_error
+from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+_READERS = 4
+_QUERIES = 8
+_POLL = timedelta(milliseconds=5)
+
+
+class WriteGroup(Protocol):
+    """Things that several callers want written at once: whoever comes first writes them for all."""
+
+    def take(self) -> list[Any]:
+        """What is not written yet."""
+        ...
+
+    def write(self, items: list[Any], connection: sqlite3.Connection, /) -> None:
+        """Write it."""
+
+    def written(self, items: list[Any]) -> None:
+        """It is committed."""
+
+
+class Database:
+    """The connections of one process to one file. A cancelled caller leaves no transaction open.
+
+    Args:
+        path: The file, as an absolute path.
+        clock: Says when the file began.
+        lock_timeout: How long to wait for the lock of another process, in real time.
+    """
+
+    def __init__(self, path: str, clock: Clock, lock_timeout: timedelta) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock_timeout = lock_timeout
+        self._opened = False
+        self._file: tuple[int, int] | None = None
+        self._name: str | None = None
+        self._reads = self._workers(_READERS, "read")
+        self._queries = self._workers(_QUERIES, "query")
+        self._writes = self._workers(1, "write")
+
+    def _workers(self, most: int, kind: str) -> Workers[sqlite3.Connection]:
+        return Workers(self._connect_again, most=most, name=f"phyxius-{kind}")
+
+    @property
+    def identity(self) -> Hashable:
+        """Names the file, under whatever path it was opened."""
+        return self._name
+
+    async def open(self) -> None:
+        """Make the file, or bring it to our version, unless it is another's.
+
+        Raises:
+            FileStoreError: It cannot be used.
+        """
+        if self._opened:
+            raise RuntimeError(f"{self.path} is open here already")
+        self._opened = True
+        try:
+            self._file, self._name = await run_in_thread(self._prepare)
+        finally:
+            self._opened = self._file is not None
+        self._reads = self._workers(_READERS, "read")
+        self._queries = self._workers(_QUERIES, "query")
+        self._writes = self._workers(1, "write")
+
+    async def close(self) -> None:
+        """Close all connections, once what runs on them has ended."""
+        file, self._file = self._file, None
+        if file is not None:
+            await uninterrupted(self._close(file, (self._writes, self._reads, self._queries)))
+
+    async def _close(self, file: tuple[int, int], every: Iterable[Workers[sqlite3.Connection]]) -> None:
+        try:
+            await asyncio.gather(*(workers.close(2 * self._lock_timeout) for workers in every))
+            await run_in_thread(partial(self._tidy_up, file))
+        finally:
+            self._opened = False
+
+    def _tidy_up(self, file: tuple[int, int]) -> None:
+        """Have the log put into the file; connections that close at once leave that to each other."""
+        with contextlib.suppress(FileStoreError, sqlite3.Error):
+            if _identity(self.path) == file:
+                with contextlib.closing(self._connect("rw")) as connection:
+                    schema.version_of(connection)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run what reads briefly, against one state of the file."""
+        return await self._while_open(self._reads).run(partial(self._transaction, "BEGIN", work))
+
+    async def query(self, work: Work[T]) -> T:
+        """Run what reads at length, or calls foreign functions, against one state of the file."""
+        return await self._while_open(self._queries).run(partial(self._transaction, "BEGIN", work))
+
+    async def write(self, work: Work[T]) -> T:
+        """Run what writes, in one transaction; those of this process wait in line and not for each other's lock."""
+        return await self._while_open(self._writes).run(partial(self._transaction, "BEGIN IMMEDIATE", work))
+
+    async def write_together(self, group: WriteGroup) -> None:
+        """Write what waits in a group, in one transaction with what others put there meanwhile."""
+        await self._while_open(self._writes).run(partial(self._write_group, group))
+
+    def write_together_blocking(self, group: WriteGroup) -> None:
+        """The same for code that cannot await."""
+        self._while_open(self._writes).run_blocking(partial(self._write_group, group))
+
+    def _while_open(self, workers: Workers[sqlite3.Connection]) -> Workers[sqlite3.Connection]:
+        if self._file is None:
+            raise FileStoreError(self.path, "not_open")
+        return workers
+
+    def _write_group(self, group: WriteGroup, connection: sqlite3.Connection) -> None:
+        if items := group.take():
+            self._transaction("BEGIN IMMEDIATE", partial(group.write, items), connection)
+            group.written(items)
+
+    def _transaction(self, begin: str, work: Work[T], connection: sqlite3.Connection) -> T:
+        with self._errors():
+            self._check_file()
+            connection.execute(begin)
+            try:
+                if schema.version_of(connection) != len(schema.UPGRADES):
+                    raise FileStoreError(self.path, "newer")
+                answer = work(connection)
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            return answer
+
+    def _check_file(self) -> None:
+        """Refuse to go on with a file that nobody else can see any more."""
+        if self._file is None:
+            raise FileStoreError(self.path, "not_open")
+        if _identity(self.path) != self._file:
+            raise FileStoreError(self.path, "replaced")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise file_error(self.path, error) from error
+
+    def _connect_again(self) -> sqlite3.Connection:
+        """A connection to the file that was opened, and to no other that is found in its place."""
+        self._check_file()
+        with contextlib.ExitStack() as stack:
+            connection = self._connect("rw")
+            stack.callback(connection.close)
+            self._check_file()
+            stack.pop_all()
+            return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        with self._errors(), contextlib.ExitStack() as stack:
+            connection = sqlite3.connect(
+                f"{Path(self.path).as_uri()}?mode={mode}",
+                uri=True,
+                timeout=self._lock_timeout.total_seconds(),
+                isolation_level=None,
+            )
+            stack.callback(connection.close)
+            if mode != "ro":
+                # What was answered must outlive a loss of power, too: a phase or a lease that goes back is a lie.
+                connection.execute("PRAGMA synchronous = FULL")
+            stack.pop_all()
+            return connection
+
+    def _prepare(self) -> tuple[tuple[int, int], str]:
+        status = _status(self.path)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise FileStoreError(self.path, "unreachable", "it is no file")
+        with self._errors():
+            if status is not None and status.st_size:
+                with contextlib.closing(self._connect("ro")) as connection:
+                    self._look_at(connection)
+            with contextlib.closing(self._connect("rwc")) as connection:
+                self._look_at(connection)
+                if schema.version_of(connection) < len(schema.UPGRADES):
+                    self._upgrade(connection)
+                self._switch_to_wal(connection)
+                # It tells at once, and not at the first step of a migration, whether the file can be written.
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("UPDATE journal SET request = request")
+                connection.execute("ROLLBACK")
+                (name,) = connection.execute("SELECT file FROM journal").fetchone()
+            identity = _identity(self.path)
+            assert identity is not None
+            return identity, name
+
+    def _look_at(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # one state of the file: another process may be making it just now
+        self._check_ours(connection)
+        connection.execute("ROLLBACK")
+
+    def _check_ours(self, connection: sqlite3.Connection) -> None:
+        try:
+            ours = schema.is_ours(connection)
+            version = schema.version_of(connection)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+                raise FileStoreError(self.path, "foreign", str(error)) from error
+            raise
+        if not ours:
+            raise FileStoreError(self.path, "foreign", "an SQLite database of another application")
+        if version > len(schema.UPGRADES):
+            raise FileStoreError(self.path, "newer", f"schema version {version}, known up to {len(schema.UPGRADES)}")
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            self._check_ours(connection)  # again: another process may have been first
+            schema.upgrade(connection, self._clock.now().wall_ns)
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
+        # Of two processes that switch at once SQLite refuses one on the spot, however long it would wait for a lock.
+        connection.execute("PRAGMA busy_timeout = 0")
+        tries = self._lock_timeout // _POLL
+        while (mode := _journal_mode(connection)) is None:
+            tries -= 1
+            if tries < 0:
+                raise FileStoreError(self.path, "locked", "another process keeps it from using a write-ahead log")
+            time.sleep(_POLL.total_seconds())
+        connection.execute(f"PRAGMA busy_timeout = {self._lock_timeout // timedelta(milliseconds=1)}")
+        if mode != "wal":
+            detail = f"it cannot use a write-ahead log, but only {mode!r}: is it on a network file system?"
+            raise FileStoreError(self.path, "unreachable", detail)
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str | None:
+    """The journal mode, set to a write-ahead log where that can be; None if somebody else is in the way."""
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return None
+        raise
+    return str(mode)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    status = _status(path)
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - asked in each transaction, and Path costs twice as much
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise FileStoreError(path, "unreachable", str(error)) from error

@@ -1,0 +1,309 @@
+"""What the processes of one machine recorded, from a file."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from itertools import takewhile
+from typing import Any, Literal
+
+import attrs
+
+from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, unwitnessed_by
+from phyxius.adapters._recorder import running_recorders
+from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters.sqlite._database import Database
+from phyxius.clock import Clock, Instant
+from phyxius.handler import HandlerEvent, InFlightCall
+from phyxius.migration import JournalQuery, JournalWindow, SpecError
+
+_logger = logging.getLogger("phyxius.adapters")
+_POLL_SECONDS = 0.02
+_POLLS = 100
+_PRUNED_AT_ONCE = 5_000
+
+_EVENTS = (
+    "SELECT name, outcome, completed_ns, started_ns, source, attempts, observed, missing, error_type, error_message,"
+    " invocation_id, correlation_id, id FROM events"
+)
+_NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC"
+
+
+@attrs.define
+class _Reading:
+    """One query under way; what it finds is kept here."""
+
+    query: JournalQuery
+    since: Instant
+    now: Instant
+    own: Collection[int]
+    in_flight: list[InFlightCall]
+    request: int | None = None
+    wanted: bool = True
+
+
+class FileJournalStore:
+    """A `JournalStore` over a file that several processes record into; `FileStores.journal_store`.
+
+    A query asks every recorder that is alive to store what it has seen, and waits up to two seconds for those of
+    other processes. One that does not answer leaves a gap. All methods raise `FileStoreError` if the file cannot
+    be used.
+    """
+
+    scope: Literal["fleet"] = "fleet"
+
+    def __init__(self, database: Database, clock: Clock, max_window_events: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._max_window_events = max_window_events
+        self._warned = False
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that ages are measured on; what others recorded is compared by its wall time."""
+        return self._clock
+
+    async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
+        """The matching events that completed in the last `window`, or are stamped later, and what may be missing.
+
+        What `where` does runs in a thread. Without a `limit` of its own a window holds 200,000 events at most
+        (`max_window_events`), and is then marked as cut off.
+
+        Raises:
+            FileStoreError: The file cannot be used, or a recorder of this process cannot store what it has.
+            Exception: Whatever `where` raised.
+        """
+        now = self._clock.now()
+        own = running_recorders(self._database.identity)
+        if not own and not self._warned:
+            self._warned = True
+            _logger.warning(
+                "no recorder of this process writes to %s, so nobody will learn there what it does, nor that it asked; "
+                "open one with stores.recorder(journal, name=...), audit_only=True if it runs no handlers",
+                self._database.path,
+            )
+        in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
+        ids = {recorder.id for recorder in own}
+        reading = _Reading(query, now.shifted(-window), now, ids, in_flight)
+        try:
+            found = await self._database.query(partial(self._read, reading))
+            if found is None:
+                reading.request = await self._catch_up(reading)
+                found = await self._database.query(partial(self._read, reading))
+            assert found is not None
+            return found
+        finally:
+            reading.wanted = False  # a thread that still reads for a caller who has left comes to an end
+
+    async def prune(self, *, older_than: timedelta) -> int:
+        """Delete what is older, but the audit; from then on the file vouches for the time since then alone.
+
+        Args:
+            older_than: The age from which on it goes; longer than the longest window of your evidence.
+
+        Returns:
+            How many events were deleted.
+
+        Raises:
+            SpecError: `older_than` is not positive.
+        """
+        if older_than <= timedelta(0):
+            raise SpecError(f"older_than must be positive, not {older_than!r}")
+        until_ns = self._clock.now().shifted(-older_than).wall_ns
+        await self._database.write(partial(_move_coverage, until_ns))
+        deleted = 0
+        while count := await self._database.write(partial(_delete_events, until_ns)):
+            deleted += count
+        return deleted
+
+    async def _catch_up(self, reading: _Reading) -> int:
+        """Have the recorders of other processes store what they have; the request that they were sent."""
+        request = await self._database.write(_new_request)
+        behind = partial(_behind, reading.now.wall_ns, reading.own, request)
+        for _ in range(_POLLS):
+            if not await self._database.read(behind):
+                break
+            await asyncio.sleep(_POLL_SECONDS)  # other processes live in real time
+        return request
+
+    def _read(self, reading: _Reading, connection: sqlite3.Connection) -> JournalWindow | None:
+        """The answer, or None if the recorders of other processes have to be asked first."""
+        if reading.request is None and _behind(reading.now.wall_ns, reading.own, None, connection):
+            return None
+        name, since_ns, now_ns = reading.query.name, reading.since.wall_ns, reading.now.wall_ns
+        recorders = _recorders(connection, name, since_ns)
+        (covered_since_ns,) = connection.execute("SELECT covered_since_ns FROM journal").fetchone()
+        in_flight = [call for call in reading.in_flight if reading.query.matches_call(call)]
+        lost = self._open_starts(connection, reading, recorders, in_flight)
+        found, truncated = self._select(connection, reading, lost)
+        answered = {
+            recorder.id
+            for recorder in recorders.values()
+            if recorder.id in reading.own or (reading.request is not None and recorder.answered >= reading.request)
+        }
+        gaps = gaps_of(
+            recorders.values(),
+            _lost(connection, since_ns),
+            name=name,
+            since_ns=since_ns,
+            now_ns=now_ns,
+            covered_since_ns=covered_since_ns,
+            answered=answered,
+        )
+        witnessed, lacking = unwitnessed_by(recorders.values(), name)
+        return JournalWindow(
+            found,
+            since=reading.since.wall,
+            until=reading.now.wall_rounded_up,
+            gaps=tuple(gaps),
+            truncated=truncated,
+            witnessed=witnessed,
+            in_flight=in_flight,
+            unwitnessed_by=lacking,
+        )
+
+    def _open_starts(
+        self,
+        connection: sqlite3.Connection,
+        reading: _Reading,
+        recorders: dict[int, RecorderRow],
+        in_flight: list[InFlightCall],
+    ) -> list[HandlerEvent]:
+        """Sort the calls without an event: they are in flight, or their recorder is gone, which counts as an event."""
+        lost: list[HandlerEvent] = []
+        # Our own calls are known from memory. A start beyond them is of a call whose event never came in: its journal
+        # refused it, or more waited than could be stored.
+        known = {None, *(call.invocation_id for call in reading.in_flight)}
+        for recorder_id, row in _starts(connection, reading.query.name):
+            recorder = recorders.get(recorder_id)
+            if recorder is None or (recorder_id in reading.own and row.invocation_id in known):
+                continue
+            if not reading.query.matches_call(call := row.call()):
+                continue
+            if recorder.is_alive(reading.now.wall_ns) or reading.query.outcome == "success":
+                in_flight.append(call)  # of a lost call nobody knows that it succeeded, nor that it did not
+            else:
+                lost.append(row.lost(recorder.name, recorder.ended_ns))
+        lost.sort(key=_newest_first)
+        return lost
+
+    def _select(
+        self, connection: sqlite3.Connection, reading: _Reading, lost: list[HandlerEvent]
+    ) -> tuple[Sequence[HandlerEvent], bool]:
+        query = reading.query
+        most = self._max_window_events if query.limit is None else query.limit
+        rows = _rows(connection, query, reading.since.wall_ns, None if query.where else most + 1)
+        rows = takewhile(lambda _: reading.wanted, rows)
+        stored = (event for event in map(_event, rows) if query.where is None or query.admits(event))
+        found: list[HandlerEvent] = []
+        for event in heapq.merge(stored, lost, key=_newest_first) if lost else stored:
+            found.append(event)
+            if len(found) > most:
+                break
+        return found[most - 1 :: -1] if len(found) > most else found[::-1], len(found) > most
+
+
+def _newest_first(event: HandlerEvent) -> int:
+    return -event.completed_at.wall_ns
+
+
+def _event(row: tuple[Any, ...]) -> HandlerEvent:
+    return EventRow(*row[:-1]).event()
+
+
+def _rows(
+    connection: sqlite3.Connection, query: JournalQuery, since_ns: int, limit: int | None
+) -> Iterator[tuple[Any, ...]]:
+    values: list[object]
+    if query.name is None:
+        sql = f"{_EVENTS} WHERE completed_ns >= ? AND source <> 'migration'"
+        values = [since_ns]
+        if query.outcome is not None:
+            sql += " AND outcome = ?"
+            values.append(query.outcome)
+    else:
+        # One part for each outcome: the index has them in order, and merging them costs no sorting.
+        outcomes = ["success", "failure"] if query.outcome is None else [query.outcome]
+        part = f"{_EVENTS} WHERE name = ? AND outcome = ? AND completed_ns >= ?"
+        sql = " UNION ALL ".join(part for _ in outcomes)
+        values = [value for outcome in outcomes for value in (query.name, outcome, since_ns)]
+    sql += _NEWEST_FIRST
+    if limit is not None:
+        sql += " LIMIT ?"
+        values.append(limit)
+    return connection.execute(sql, values)
+
+
+def _recorders(connection: sqlite3.Connection, name: str | None, since_ns: int) -> dict[int, RecorderRow]:
+    rows = connection.execute(
+        "SELECT r.id, r.name, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered, d.durable"
+        " FROM recorders r LEFT JOIN declarations d ON d.recorder = r.id AND d.name = ? WHERE r.ended_ns >= ?",
+        [name, since_ns],
+    )
+    return {
+        id_: RecorderRow(
+            id=id_,
+            name=recorder,
+            stored_ns=stored_ns,
+            ended_ns=ended_ns,
+            closed=bool(closed),
+            audit_only=bool(audit_only),
+            answered=answered,
+            declared={} if durable is None or name is None else {name: bool(durable)},
+        )
+        for id_, recorder, stored_ns, ended_ns, closed, audit_only, answered, durable in rows
+    }
+
+
+def _lost(connection: sqlite3.Connection, since_ns: int) -> list[GapRow]:
+    rows = connection.execute(
+        "SELECT recorder, since_ns, until_ns, kind, reason FROM gaps WHERE until_ns >= ?", [since_ns]
+    )
+    return [GapRow(*row) for row in rows]
+
+
+def _starts(connection: sqlite3.Connection, name: str | None) -> list[tuple[int, CallRow]]:
+    rows = connection.execute(
+        "SELECT recorder, name, started_ns, source, observed, invocation_id, correlation_id FROM starts"
+        " WHERE ?1 IS NULL OR name = ?1 ORDER BY started_ns",
+        [name],
+    )
+    return [(recorder, CallRow(*row)) for recorder, *row in rows]
+
+
+def _behind(now_ns: int, own: Collection[int], request: int | None, connection: sqlite3.Connection) -> bool:
+    """Whether a living recorder of another process has not answered a request; None for one to come."""
+    rows = connection.execute(
+        "SELECT id, answered FROM recorders WHERE ended_ns >= ? AND closed = 0 AND audit_only = 0", [now_ns]
+    )
+    return any(id_ not in own and (request is None or answered < request) for id_, answered in rows)
+
+
+def _new_request(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE journal SET request = request + 1")
+    (request,) = connection.execute("SELECT request FROM journal").fetchone()
+    return int(request)
+
+
+def _move_coverage(until_ns: int, connection: sqlite3.Connection) -> None:
+    """Say first that the file vouches for less, so that a crash in between leaves nothing that is not true."""
+    connection.execute("UPDATE journal SET covered_since_ns = max(covered_since_ns, ?)", [until_ns])
+    # What lived on into the time that is left stays: it is needed to judge that time.
+    ended = "(SELECT id FROM recorders WHERE ended_ns < ?)"
+    for table in ("starts", "declarations"):
+        connection.execute(f"DELETE FROM {table} WHERE recorder IN {ended}", [until_ns])  # noqa: S608 - our own names
+    connection.execute("DELETE FROM gaps WHERE until_ns < ?", [until_ns])
+    connection.execute("DELETE FROM recorders WHERE ended_ns < ?", [until_ns])
+
+
+def _delete_events(until_ns: int, connection: sqlite3.Connection) -> int:
+    return connection.execute(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE completed_ns < ? AND source <> 'migration'"
+        " LIMIT ?)",
+        [until_ns, _PRUNED_AT_ONCE],
+    ).rowcount

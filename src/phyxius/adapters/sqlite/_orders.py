@@ -1,0 +1,92 @@
+"""The recorded order of a migration's phases."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import attrs
+
+from phyxius.migration import MigrationSpec, SpecChangedError
+
+
+@attrs.define(eq=False, slots=False)
+class PassedPhasesChangedError(SpecChangedError):
+    """An amended spec changes phases that the migration has passed, or the one it is in.
+
+    Attributes:
+        current: The phase that the migration is in.
+    """
+
+    current: str
+
+    def __str__(self) -> str:
+        kept = self.recorded[: self.recorded.index(self.current) + 1]
+        listed = ", ".join(f'"{phase}"' for phase in kept)
+        return f"{self.difference}; the migration is at {self.current!r}, so the new order must begin with {listed}"
+
+
+@attrs.frozen
+class Recorded:
+    """What the file says of a migration.
+
+    Attributes:
+        phase: Where it is.
+        version: How many transitions it took.
+        revision: Which order of its phases holds; 1 is the first.
+        phases: That order.
+    """
+
+    phase: str
+    version: int
+    revision: int
+    phases: tuple[str, ...]
+
+    def passed(self) -> tuple[str, ...]:
+        """The phases up to the one that it is in."""
+        return self.phases[: self.phases.index(self.phase) + 1]
+
+
+def plain_order(spec: MigrationSpec[Any]) -> tuple[str, ...]:
+    """The phases of a spec as exact texts."""
+    return tuple(str.__str__(phase) for phase in spec.order)
+
+
+def recorded(connection: sqlite3.Connection, migration: str) -> Recorded | None:
+    """Read what the file says of a migration, if it knows it."""
+    row = connection.execute(
+        "SELECT m.phase, m.version, m.revision, o.phases FROM migrations m"
+        " JOIN orders o ON o.migration = m.name AND o.revision = m.revision WHERE m.name = ?",
+        [migration],
+    ).fetchone()
+    return None if row is None else Recorded(row[0], row[1], row[2], tuple(json.loads(row[3])))
+
+
+def pin(connection: sqlite3.Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: int) -> Recorded:
+    """Record a migration that the file does not know yet. Of several at once one does; all read what it wrote."""
+    connection.execute(
+        "INSERT INTO migrations (name, phase, version, revision) VALUES (?, ?, 0, 1) ON CONFLICT DO NOTHING",
+        [migration, initial],
+    )
+    connection.execute(
+        "INSERT INTO orders (migration, revision, phases, at_ns) VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING",
+        [migration, json.dumps(phases), now_ns],
+    )
+    found = recorded(connection, migration)
+    assert found is not None
+    return found
+
+
+def may_read(connection: sqlite3.Connection, migration: str, found: Recorded, declared: tuple[str, ...]) -> bool:
+    """Whether a build with these phases may go by the phase that the file has.
+
+    It may with the order that holds. With an earlier one it may as long as both agree on the way up to the current
+    phase: so builds from before an amendment serve on until the migration enters what is new to them.
+    """
+    if found.phases == declared:
+        return True
+    if declared[: len(found.passed())] != found.passed():
+        return False
+    rows = connection.execute("SELECT phases FROM orders WHERE migration = ?", [migration])
+    return any(tuple(json.loads(phases)) == declared for (phases,) in rows)

@@ -1,0 +1,172 @@
+"""The tables that recorders write to."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Hashable
+
+import attrs
+
+from phyxius.adapters._ledger import Batch
+from phyxius.adapters._records import CallRow
+from phyxius.adapters.sqlite._database import Database
+from phyxius.adapters.sqlite._errors import FileStoreError
+
+_EVENT_COLUMNS = (
+    "name, outcome, completed_ns, started_ns, source, attempts, observed, missing, error_type, error_message,"
+    " invocation_id, correlation_id"
+)
+
+
+@attrs.define(eq=False)
+class _Start:
+    row: tuple[object, ...]
+    written: bool = False
+
+
+class _Starts:
+    """The starts of calls that wait to be written, in one transaction for as many as there are."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._waiting: dict[int, _Start] = {}
+
+    def add(self, start: _Start) -> None:
+        self._waiting[id(start)] = start
+
+    def remove(self, start: _Start) -> None:
+        self._waiting.pop(id(start), None)
+
+    def take(self) -> list[_Start]:
+        return [start for start in list(self._waiting.values()) if not start.written]
+
+    def write(self, items: list[_Start], connection: sqlite3.Connection, /) -> None:
+        for recorder in {start.row[0] for start in items}:
+            _check_known(connection, recorder, self._path)
+        _insert_starts(connection, [start.row for start in items])
+        # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
+        connection.executemany(
+            "UPDATE recorders SET ended_ns = ?2 WHERE id = ?1 AND ended_ns < ?2",
+            [(recorder, started_ns) for recorder, _, _, started_ns, *_ in (start.row for start in items)],
+        )
+
+    def written(self, items: list[_Start]) -> None:
+        for start in items:
+            start.written = True
+
+
+class FileRecorderTables:
+    """What a `Recorder` writes, in a file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._starts = _Starts(database.path)
+
+    @property
+    def key(self) -> Hashable:
+        """Names the file."""
+        return self._database.identity
+
+    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
+        """Make the recorder's row, and store its first batch with it."""
+
+        def write(connection: sqlite3.Connection) -> int:
+            row = connection.execute(
+                "INSERT INTO recorders (name, pid, audit_only, started_ns, stored_ns, ended_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [name, os.getpid(), audit_only, started_ns, started_ns, batch.ended_ns],
+            )
+            assert row.lastrowid is not None
+            _store(connection, row.lastrowid, batch)
+            return row.lastrowid
+
+        return await self._database.write(write)
+
+    async def store(self, recorder: int, batch: Batch) -> None:
+        """Store a batch, unless that number was stored already."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            if not _store(connection, recorder, batch):
+                _check_known(connection, recorder, self._database.path)
+
+        await self._database.write(write)
+
+    async def request(self) -> int:
+        """The last request to the recorders to catch up."""
+
+        def read(connection: sqlite3.Connection) -> int:
+            (request,) = connection.execute("SELECT request FROM journal").fetchone()
+            return int(request)
+
+        return await self._database.read(read)
+
+    async def keep(self, recorder: int, key: str, call: CallRow) -> None:
+        """Store the start of a call, together with others that begin just then."""
+        start = _Start((recorder, key, *attrs.astuple(call)))
+        self._starts.add(start)
+        try:
+            await self._database.write_together(self._starts)
+        finally:
+            self._starts.remove(start)
+
+    def keep_blocking(self, recorder: int, key: str, call: CallRow) -> None:
+        """The same for code that cannot await."""
+        start = _Start((recorder, key, *attrs.astuple(call)))
+        self._starts.add(start)
+        try:
+            self._database.write_together_blocking(self._starts)
+        finally:
+            self._starts.remove(start)
+
+
+def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
+    """Store a batch; False if its number was stored already, or there is no such recorder."""
+    values = {
+        "batch": batch.number,
+        "ended_ns": batch.ended_ns,
+        "stored_ns": batch.stored_ns,
+        "answered": batch.answered,
+        "audit_only": batch.audit_only,
+        "closed": batch.closed,
+        "id": recorder,
+    }
+    updated = connection.execute(
+        "UPDATE recorders SET batch = :batch, ended_ns = :ended_ns, stored_ns = coalesce(:stored_ns, stored_ns),"
+        " answered = coalesce(:answered, answered), audit_only = coalesce(:audit_only, audit_only), closed = :closed"
+        " WHERE id = :id AND batch < :batch",
+        values,
+    )
+    if not updated.rowcount:
+        return False
+    connection.executemany(
+        f"INSERT INTO events (recorder, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        [(recorder, *attrs.astuple(event)) for event in batch.events],
+    )
+    _insert_starts(connection, [(recorder, key, *attrs.astuple(call)) for key, call in batch.started])
+    connection.executemany(
+        "DELETE FROM starts WHERE recorder = ? AND call = ?", [(recorder, key) for key in batch.ended]
+    )
+    connection.executemany(
+        "INSERT INTO declarations (recorder, name, durable) VALUES (?, ?, ?)"
+        " ON CONFLICT (recorder, name) DO UPDATE SET durable = excluded.durable",
+        [(recorder, name, durable) for name, durable in batch.declared.items()],
+    )
+    connection.executemany(
+        "INSERT INTO gaps (recorder, since_ns, until_ns, kind, reason) VALUES (?, ?, ?, ?, ?)",
+        [(recorder, gap.since_ns, gap.until_ns, gap.kind, gap.reason) for gap in batch.gaps],
+    )
+    return True
+
+
+def _check_known(connection: sqlite3.Connection, recorder: object, path: str) -> None:
+    if connection.execute("SELECT 1 FROM recorders WHERE id = ?", [recorder]).fetchone() is None:
+        raise FileStoreError(path, "failed", "this recorder's row is gone; restart it")
+
+
+def _insert_starts(connection: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
+    connection.executemany(
+        "INSERT INTO starts (recorder, call, name, started_ns, source, observed, invocation_id, correlation_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        rows,
+    )

@@ -1,0 +1,246 @@
+"""The tables that recorders write to."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phyxius.adapters._ledger import Batch, NewGap
+from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters.sqlite import FileStoreError, FileStores, open_file_stores
+from phyxius.adapters.sqlite._recordings import FileRecorderTables
+from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.handler import InFlightCall
+from phyxius.testing import make_event
+
+
+@pytest.fixture
+def clock() -> ControlledClock:
+    return create_controlled_clock()
+
+
+@pytest.fixture
+async def stores(clock: ControlledClock, tmp_path: Path) -> AsyncIterator[FileStores]:
+    async with open_file_stores(
+        tmp_path / "journal.db", clock=clock, lock_timeout=timedelta(milliseconds=50)
+    ) as stores:
+        yield stores
+
+
+@pytest.fixture
+def tables(stores: FileStores) -> FileRecorderTables:
+    return FileRecorderTables(stores._database)
+
+
+def rows_of(stores: FileStores, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(stores.path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def change(stores: FileStores, sql: str) -> None:
+    with closing(sqlite3.connect(stores.path)) as connection, connection:
+        connection.execute(sql)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others run until something holds."""
+    for _ in iter(holds, True):
+        await asyncio.sleep(0)
+
+
+def batch(number: int, **fields: Any) -> Batch:
+    return Batch(**{"number": number, "events": (), "ended_ns": 1_000, **fields})
+
+
+def event_row(clock: ControlledClock, name: str = "a") -> EventRow:
+    return EventRow.of(make_event(name, clock=clock))
+
+
+def call_row(clock: ControlledClock, name: str = "a") -> CallRow:
+    return CallRow.of(InFlightCall(name, clock.now(), invocation_id="i"))
+
+
+FULL = "SELECT name, audit_only, started_ns, stored_ns, ended_ns, closed, answered, batch FROM recorders"
+
+
+async def test_a_recorder_is_made_with_its_first_batch(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """Its row, and all that the batch says, come in one transaction."""
+    first = batch(
+        1,
+        events=[event_row(clock)],
+        started=[("k", call_row(clock))],
+        declared={"a": True, "b": False},
+        gaps=[NewGap(1, 2, "lost", "full")],
+        stored_ns=7,
+        answered=3,
+        audit_only=False,
+    )
+    recorder = await tables.create("api-1", True, 5, first)
+    assert rows_of(stores, FULL) == [("api-1", 0, 5, 7, 1_000, 0, 3, 1)]
+    for table, count in (("events", 1), ("starts", 1), ("declarations", 2), ("gaps", 1)):
+        assert rows_of(stores, f"SELECT recorder FROM {table}") == [(recorder,)] * count
+    change(stores, "CREATE TRIGGER no BEFORE INSERT ON gaps BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(FileStoreError):
+        await tables.create("api-2", False, 5, first)
+    assert [row[0] for row in rows_of(stores, FULL)] == ["api-1"]
+
+
+async def test_a_batch_that_says_nothing_changes_the_lease_alone(
+    stores: FileStores, tables: FileRecorderTables
+) -> None:
+    """What it leaves out stays as it was: more is to come before that is true."""
+    recorder = await tables.create("api-1", True, 5, batch(1, stored_ns=7, answered=3))
+    await tables.store(recorder, batch(2, ended_ns=2_000))
+    assert rows_of(stores, FULL) == [("api-1", 1, 5, 7, 2_000, 0, 3, 2)]
+    await tables.store(recorder, batch(3, ended_ns=9, closed=True, audit_only=False, stored_ns=9, answered=4))
+    assert rows_of(stores, FULL) == [("api-1", 0, 5, 9, 9, 1, 4, 3)]
+
+
+async def test_a_batch_is_stored_once(stores: FileStores, tables: FileRecorderTables, clock: ControlledClock) -> None:
+    """Sent again because nobody knew what became of it, it changes nothing."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    again = batch(2, events=[event_row(clock)], gaps=[NewGap(1, 2, "clock", "set")])
+    for each in (again, again, batch(3), again):
+        await tables.store(recorder, each)
+    assert rows_of(stores, "SELECT count(*) FROM events UNION ALL SELECT count(*) FROM gaps") == [(1,), (1,)]
+
+
+async def test_calls_that_end_are_forgotten(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """Those of this recorder; and a start that is stored twice is there once."""
+    first = await tables.create("api-1", False, 5, batch(1, started=[("k", call_row(clock)), ("l", call_row(clock))]))
+    second = await tables.create("api-2", False, 5, batch(1, started=[("k", call_row(clock))]))
+    await tables.keep(first, "k", call_row(clock))
+    assert len(rows_of(stores, "SELECT * FROM starts")) == 3
+    await tables.store(first, batch(2, ended=["k", "unknown"]))
+    assert rows_of(stores, "SELECT recorder, call FROM starts") == [(first, "l"), (second, "k")]
+
+
+async def test_a_name_can_stop_being_durable(stores: FileStores, tables: FileRecorderTables) -> None:
+    """The last word counts."""
+    recorder = await tables.create("api-1", False, 5, batch(1, declared={"a": True, "b": True}))
+    await tables.store(recorder, batch(2, declared={"a": False, "c": True}))
+    assert rows_of(stores, "SELECT name, durable FROM declarations ORDER BY name") == [("a", 0), ("b", 1), ("c", 1)]
+
+
+async def test_a_recorder_whose_row_is_gone(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """It is told so, whatever it wants to store: nobody would see it."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    change(stores, "DELETE FROM recorders")
+    with pytest.raises(FileStoreError, match="restart it"):
+        await tables.store(recorder, batch(2, events=[event_row(clock)]))
+    with pytest.raises(FileStoreError, match="restart it"):
+        await tables.keep(recorder, "k", call_row(clock))
+    with pytest.raises(FileStoreError, match="restart it"):
+        tables.keep_blocking(recorder, "k", call_row(clock))
+    assert rows_of(stores, "SELECT 1 FROM events UNION ALL SELECT 1 FROM starts") == []
+    assert tables._starts.take() == []
+
+
+async def test_the_last_request(stores: FileStores, tables: FileRecorderTables) -> None:
+    """It says how often somebody asked the recorders to catch up."""
+    assert await tables.request() == 0
+    change(stores, "UPDATE journal SET request = 4")
+    assert await tables.request() == 4
+
+
+async def test_starts_at_once_share_a_transaction(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """However many calls begin while one transaction is written, the next one takes them all."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    ran: list[str] = []
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(ran.append)
+        entered.set()
+        goes_on.wait()
+
+    holding = asyncio.ensure_future(stores._database.write(hold))
+    await until(entered.is_set)
+    kept = [asyncio.ensure_future(tables.keep(recorder, f"k{number}", call_row(clock))) for number in range(50)]
+    threads = [
+        threading.Thread(target=tables.keep_blocking, args=(recorder, f"t{number}", call_row(clock)))
+        for number in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    await until(lambda: len(tables._starts.take()) == 55)
+    goes_on.set()
+    await asyncio.gather(holding, *kept)
+    for thread in threads:
+        thread.join()
+    assert len(rows_of(stores, "SELECT * FROM starts")) == 55
+    assert ran.count("BEGIN IMMEDIATE") == 1
+    assert tables._starts.take() == []
+
+
+async def test_a_start_moves_the_end_of_a_lease_forward_alone(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """A recorder that begins a call is alive then, even if its lease ran out."""
+    recorder = await tables.create("api-1", False, 0, batch(1))
+    await tables.keep(recorder, "k", call_row(clock))
+    assert rows_of(stores, "SELECT ended_ns FROM recorders") == [(1_000,)]
+    clock.advance_by(timedelta(seconds=1))
+    await tables.keep(recorder, "l", call_row(clock))
+    assert rows_of(stores, "SELECT ended_ns FROM recorders") == [(10**9,)]
+
+
+async def test_a_start_that_cannot_be_stored(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """Whoever wanted to call learns of it, and what comes later is not held up."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    with closing(sqlite3.connect(stores.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(FileStoreError, match="lock"):
+            await tables.keep(recorder, "k", call_row(clock))
+        with pytest.raises(FileStoreError, match="lock"):
+            tables.keep_blocking(recorder, "k", call_row(clock))
+    await tables.keep(recorder, "l", call_row(clock))
+    assert rows_of(stores, "SELECT call FROM starts") == [("l",)]
+
+
+async def test_a_start_that_nobody_waits_for_any_more(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """Cancelled before its transaction began, it is not stored."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    goes_on = threading.Event()
+    holding = asyncio.ensure_future(stores._database.write(lambda _: goes_on.wait()))
+    keeping = asyncio.ensure_future(tables.keep(recorder, "k", call_row(clock)))
+    await until(lambda: len(tables._starts.take()) == 1)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+    goes_on.set()
+    await holding
+    await tables.keep(recorder, "l", call_row(clock))
+    assert rows_of(stores, "SELECT call FROM starts") == [("l",)]
+
+
+async def test_the_key_names_the_file(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock, tmp_path: Path
+) -> None:
+    """It is the same under another path, and another for another file."""
+    (tmp_path / "link.db").symlink_to(stores.path)
+    async with (
+        open_file_stores(tmp_path / "link.db", clock=clock) as same,
+        open_file_stores(tmp_path / "other.db", clock=clock) as other,
+    ):
+        assert FileRecorderTables(same._database).key == tables.key
+        assert FileRecorderTables(other._database).key != tables.key
