@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from phyxius.adapters.sqlite import open_file_stores
+from phyxius.clock import Clock, create_controlled_clock
 from phyxius.handler import HandlerEvent
-from phyxius.migration import create_memory_journal_store
+from phyxius.journal import Journal
+from phyxius.migration import JournalStore, create_memory_journal_store
 from phyxius.testing import JournalStoreHarness, aged_journal, journal_store_checks
 
 MakeHarness = Callable[[], Awaitable[JournalStoreHarness]]
@@ -30,11 +35,53 @@ class MemoryHarness:
         self.journal.declare(*names)
 
 
+class FileHarness:
+    """A file, and a recorder that keeps a journal there."""
+
+    store: JournalStore
+
+    def __init__(self, path: Path, clock: Clock, stack: AsyncExitStack) -> None:
+        self.clock = clock
+        self.journal = Journal[HandlerEvent](clock=clock)
+        self._path = path
+        self._open = stack
+
+    async def open(self) -> None:
+        stores = await self._open.enter_async_context(open_file_stores(self._path, clock=self.clock))
+        await self._open.enter_async_context(stores.recorder(self.journal, name="api-1"))
+        self.store = stores.journal_store
+
+    async def record(self, *events: HandlerEvent) -> None:
+        for event in events:
+            self.journal.append(event)
+
+    async def declare(self, *names: str) -> None:
+        self.journal.declare(*names)
+
+    async def reopen(self) -> None:
+        await self._open.aclose()
+        stores = open_file_stores(self._path, clock=self.clock)
+        self.store = (await self._open.enter_async_context(stores)).journal_store
+
+
 async def make_memory_harness() -> JournalStoreHarness:
     return MemoryHarness()
 
 
-@pytest.mark.parametrize("make_harness", [pytest.param(make_memory_harness, id="memory")])
+@pytest.fixture(params=["memory", "file"])
+async def make_harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeHarness]:
+    async with AsyncExitStack() as stack:
+
+        async def make_file_harness() -> JournalStoreHarness:
+            clock = create_controlled_clock()
+            harness = FileHarness(tmp_path / "journal.db", clock, stack)
+            await harness.open()
+            clock.advance_by(timedelta(days=1))
+            return harness
+
+        yield make_memory_harness if request.param == "memory" else make_file_harness
+
+
 @pytest.mark.parametrize("check", journal_store_checks, ids=lambda check: check.__name__)
 async def test_journal_store(check: Callable[[MakeHarness], Awaitable[None]], make_harness: MakeHarness) -> None:
     """The store passes the check."""

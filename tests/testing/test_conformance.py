@@ -17,6 +17,7 @@ from phyxius.migration import (
     Committed,
     Conflict,
     EvidenceSnapshot,
+    Gap,
     JournalQuery,
     JournalWindow,
     MemoryJournalStore,
@@ -171,6 +172,110 @@ async def test_finds_a_broken_phase_store(check: str, broken: type[Broken]) -> N
 
     with pytest.raises((ConformanceError, AttemptFencedError)):
         await PHASE_CHECKS[check](make)
+
+
+class Reopening:
+    """Makes memory stores, and opens them again with what its subclasses let survive."""
+
+    async def __call__(self) -> Broken:
+        return Broken()
+
+    async def reopen(self, store: Broken) -> Any:
+        again = Broken()
+        again._phase, again._transitions, again._fenced = store._phase, store._transitions, store._fenced
+        return again
+
+
+class LosesThePhase(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        again._phase = "expand"
+        return again
+
+
+class GetsStuck(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+
+        async def try_advance(*args: object) -> Result[Committed, Conflict]:
+            return err(Conflict(again._phase))
+
+        again.try_advance = try_advance
+        return again
+
+
+class RepeatsTheLastStep(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = ComparesNothing()
+        again._phase, again._transitions, again._fenced = store._phase, store._transitions, store._fenced
+        return again
+
+
+class LosesTheHistory(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        again._transitions = {}
+        return again
+
+
+class LosesTheEvidence(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        again._transitions = {attempt: attrs.evolve(each, evidence={}) for attempt, each in store._transitions.items()}
+        return again
+
+
+class StopsTellingHistory(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        told = await again.history()
+
+        async def history() -> Sequence[Transition]:
+            return told
+
+        again.history = history
+        return again
+
+
+class OffersLess(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        again.history = again.resolve = None
+        return again
+
+
+class LosesTheFence(Reopening):
+    async def reopen(self, store: Broken) -> Any:
+        again = await super().reopen(store)
+        again._fenced = set()
+        return again
+
+
+@pytest.mark.parametrize(
+    "check, broken",
+    [
+        ("keeps_the_phase_when_reopened", LosesThePhase),
+        ("keeps_the_phase_when_reopened", RepeatsTheLastStep),
+        ("keeps_the_phase_when_reopened", GetsStuck),
+        ("keeps_its_history_when_reopened", LosesTheHistory),
+        ("keeps_its_history_when_reopened", LosesTheEvidence),
+        ("keeps_its_history_when_reopened", StopsTellingHistory),
+        ("keeps_its_history_when_reopened", OffersLess),
+        ("resolves_attempts_from_before_it_was_reopened", LosesTheHistory),
+        ("resolves_attempts_from_before_it_was_reopened", OffersLess),
+        ("resolves_attempts_from_before_it_was_reopened", LosesTheFence),
+    ],
+)
+async def test_finds_a_phase_store_that_forgets(check: str, broken: type[Reopening]) -> None:
+    """A phase store that is not what it was when it is opened again is told so."""
+    with pytest.raises(ConformanceError):
+        await PHASE_CHECKS[check](broken())
+
+
+@pytest.mark.parametrize("check", phase_store_checks, ids=lambda check: check.__name__)
+async def test_a_phase_store_that_can_be_reopened_conforms(check: Any) -> None:
+    """One that is the same when it is opened again passes all checks."""
+    await check(Reopening())
 
 
 @pytest.mark.parametrize("check", phase_store_checks, ids=lambda check: check.__name__)
@@ -332,3 +437,72 @@ async def test_finds_a_broken_journal_store(check: str, broken: type[BrokenHarne
 
     with pytest.raises((ConformanceError, KeyError)):
         await JOURNAL_CHECKS[check](make)
+
+
+class ReopenableHarness(BrokenHarness):
+    """A harness that says that it opened its store again, and lets all survive."""
+
+    reopened = False
+
+    async def reopen(self) -> None:
+        self.reopened = True
+
+
+class LosesEvents(ReopenableHarness):
+    async def query(self, query: JournalQuery, window: timedelta, /) -> Any:
+        found = await self._real.query(query, window)
+        return attrs.evolve(found, events=found[1:] if self.reopened else found)
+
+
+class LosesErrors(ReopenableHarness):
+    async def query(self, query: JournalQuery, window: timedelta, /) -> Any:
+        found = await self._real.query(query, window)
+        return attrs.evolve(found, events=[attrs.evolve(e, error=None) if self.reopened else e for e in found])
+
+
+class LosesTheWitness(ReopenableHarness):
+    async def query(self, query: JournalQuery, window: timedelta, /) -> Any:
+        found = await self._real.query(query, window)
+        return attrs.evolve(found, witnessed=found.witnessed and not self.reopened)
+
+
+class WitnessesAnythingLater(ReopenableHarness):
+    async def query(self, query: JournalQuery, window: timedelta, /) -> Any:
+        return attrs.evolve(await self._real.query(query, window), witnessed=True)
+
+
+class LeavesAGap(ReopenableHarness):
+    async def query(self, query: JournalQuery, window: timedelta, /) -> Any:
+        found = await self._real.query(query, window)
+        gap = Gap(found.since, found.until, "it was closed")
+        return attrs.evolve(found, gaps=[gap] if self.reopened else [])
+
+
+@pytest.mark.parametrize(
+    "check, broken",
+    [
+        ("keeps_events_when_reopened", LosesEvents),
+        ("keeps_events_when_reopened", LosesErrors),
+        ("keeps_the_witness_when_reopened", LosesTheWitness),
+        ("keeps_the_witness_when_reopened", WitnessesAnythingLater),
+        ("keeps_the_witness_when_reopened", LeavesAGap),
+    ],
+)
+async def test_finds_a_journal_store_that_forgets(check: str, broken: type[ReopenableHarness]) -> None:
+    """A journal store that is not what it was when it is opened again is told so."""
+
+    async def make() -> ReopenableHarness:
+        return broken()
+
+    with pytest.raises(ConformanceError):
+        await JOURNAL_CHECKS[check](make)
+
+
+@pytest.mark.parametrize("check", journal_store_checks, ids=lambda check: check.__name__)
+async def test_a_journal_store_that_can_be_reopened_conforms(check: Any) -> None:
+    """One that is the same when it is opened again passes all checks."""
+
+    async def make() -> ReopenableHarness:
+        return ReopenableHarness()
+
+    await check(make)

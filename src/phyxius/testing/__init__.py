@@ -3,15 +3,10 @@
 The same tools test this library.
 """
 
-from phyxius.testing._conformance import (
-    CONFORMANCE_PHASES,
-    ConformanceError,
-    JournalStoreHarness,
-    journal_store_checks,
-    phase_store_checks,
-)
+from phyxius.testing._conformance import CONFORMANCE_PHASES, ConformanceError, phase_store_checks
 from phyxius.testing._events import make_event, record_events
 from phyxius.testing._faults import FaultyJournalStore, FaultyPhaseStore
+from phyxius.testing._journal_conformance import JournalStoreHarness, journal_store_checks
 from phyxius.testing._journals import aged_journal
 from phyxius.testing._run_sync import run_in_place
 
