@@ -6,8 +6,9 @@
     flip         sales_documents                 both, in one transaction
     contract     sales_documents                 sales_documents; a little later quotes is dropped
 
-The shop keeps serving all the while. Time is a controlled clock, so that weeks pass at once; everything else is real:
-the tables, the queries that are the evidence, and every number that is printed. The exit code is 1 if the story goes
+The shop keeps serving all the while. A second file holds the phases and the journal, and so what happened before a
+restart still counts after it. Time is a controlled clock, so that weeks pass at once; everything else is real: the
+tables, the queries that are the evidence, and every number that is printed. The exit code is 1 if the story goes
 otherwise than it should, or if a single row is lost.
 """
 
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -30,17 +31,15 @@ from phyxius import (
     EvidenceFailed,
     HandlerEvent,
     Journal,
+    JournalQuery,
     JournalWindow,
     Migration,
     MigrationSpec,
     Ok,
-    PhaseStore,
     create_controlled_clock,
-    create_memory_phase_store,
     create_migration,
     define_migration,
     err,
-    event_serializer,
     journal_window,
     no_events,
     ok,
@@ -50,6 +49,7 @@ from phyxius import (
     shadow,
     shadow_parity,
 )
+from phyxius.adapters.sqlite import FileStores, open_file_stores
 
 Phase = Literal["expand", "dual_write", "flip", "contract"]
 Row = tuple[int, str, str]  # number, customer, total as "19.99"
@@ -123,17 +123,21 @@ def define_drop(migration: Migration[Phase]) -> MigrationSpec[str]:
 
 # -- the application, one build in one process: what a request does in which phase
 class Shop:
-    def __init__(self, path: Path, to_cents: ToCents, journal: Journal[HandlerEvent], phases: PhaseStore) -> None:
+    def __init__(self, path: Path, to_cents: ToCents, journal: Journal[HandlerEvent], stores: FileStores) -> None:
         self.path, self.to_cents, self.journal = path, to_cents, journal
         journal.declare("quote.read_old", "quote.write_old_only", "quote.mirror")  # this build would record them
-        self.migration = create_migration(define(self.sql), journal=journal, phase_store=phases)
-        self.drop = create_migration(define_drop(self.migration), journal=journal)
+        self.migration = self.bind(define(self.sql), stores)
+        self.drop = self.bind(define_drop(self.migration), stores)
         compared = shadow(journal, "quote.read.parity", old=self.read_old, new=self.read_new)  # answers as old does
         self.read = self.migration.by_phase(
             {"expand": self.read_old, "dual_write": compared, "flip": self.read_new, "contract": self.read_new}
         )
         old, both, new = self.write_old_only, self.write_both, self.write_new
         self.write = self.migration.by_phase({"expand": old, "dual_write": both, "flip": both, "contract": new})
+
+    def bind(self, spec: MigrationSpec[Any], stores: FileStores) -> Migration[Any]:
+        phases, events = stores.phase_store(spec), stores.journal_store
+        return create_migration(spec, journal=self.journal, journal_store=events, phase_store=phases)
 
     async def read_old(self, number: int, caller: str = "the shop") -> Row:
         with recorded(self.journal, "quote.read_old", {"caller": caller}):
@@ -167,19 +171,18 @@ class Shop:
 
 # -- the story: traffic, calls of advance(), and a ledger of what the shop has accepted
 class Story:
-    def __init__(self, path: Path) -> None:
-        self.path, self.clock = path, create_controlled_clock(datetime(2026, 1, 1, tzinfo=UTC))
-        self.phases = create_memory_phase_store(initial="expand", clock=self.clock)
-        journal = Journal[HandlerEvent](clock=self.clock, serializer=event_serializer)
-        self.shop = Shop(path, cents_by_float, journal, self.phases)
-        self.shop.sql("CREATE TABLE quotes (number INTEGER PRIMARY KEY, customer TEXT, total TEXT)", FILL_OLD)
-        self.ledger: dict[int, Row] = {row[0]: row for row in self.shop.sql("SELECT * FROM quotes")}
+    def __init__(self, directory: Path) -> None:
+        self.path, self.clock = directory / "shop.db", create_controlled_clock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.stores = open_file_stores(directory / "migrations.db", clock=self.clock)
+        self.process = AsyncExitStack()  # what ends with the shop's process
+        self.ledger: dict[int, Row] = {}
 
-    def restart(self, to_cents: ToCents) -> None:
-        kept = self.shop.journal.to_json()
-        journal = Journal.from_json(kept, clock=self.clock, serializer=event_serializer)
-        self.shop = Shop(self.path, to_cents, journal, self.phases)
-        self.tell(f"restarted with {to_cents.__name__}; the restored journal cannot vouch for the time before")
+    async def start(self, to_cents: ToCents) -> None:
+        """Start the shop's process; one that runs ends, and says so in the file."""
+        await self.process.aclose()
+        journal = Journal[HandlerEvent](clock=self.clock)
+        await self.process.enter_async_context(self.stores.recorder(journal, name=f"shop, {to_cents.__name__}"))
+        self.shop = Shop(self.path, to_cents, journal, self.stores)
 
     def tell(self, text: str, *details: str) -> None:
         print(f"{self.clock.now().wall:%b %d %H:%M}  {text}")
@@ -229,6 +232,15 @@ class Story:
                 sys.exit(f"{to} should have been refused by {blockers}, but it came to {unexpected}")
 
     async def run(self) -> None:
+        async with self.stores:
+            await self.start(cents_by_float)
+            await self.migrate()
+            await self.prove()
+            await self.process.aclose()
+
+    async def migrate(self) -> None:
+        self.shop.sql("CREATE TABLE quotes (number INTEGER PRIMARY KEY, customer TEXT, total TEXT)", FILL_OLD)
+        self.ledger = {row[0]: row for row in self.shop.sql("SELECT * FROM quotes")}
         self.tell(f"{len(self.ledger)} rows in quotes; the shop runs, and its new code has {cents_by_float.__name__}")
         await self.traffic(reads=100)
         await self.press("dual_write", "schema_ready")
@@ -242,7 +254,8 @@ class Story:
         await self.clock.elapse(DAY)
         await self.traffic(reads=1200)
         await self.press("flip", "parity")
-        self.restart(cents_by_decimal)
+        await self.start(cents_by_decimal)
+        self.tell("restarted with cents_by_decimal; the file still knows what happened before")
         await self.clock.elapse(HOUR)
         self.copy(len(self.ledger))
         await self.clock.elapse(DAY - HOUR)
@@ -254,7 +267,7 @@ class Story:
             await self.traffic(reads=20)
             self.check(await self.shop.read_old(len(self.ledger), caller="the nightly report"))
         await self.clock.elapse(12 * HOUR)
-        await self.press("contract", "no_legacy_reads", "no_legacy_writes")
+        await self.press("contract", "no_legacy_reads")
         self.tell("the nightly report is retired")
         await self.clock.elapse(14 * DAY)
         await self.press("contract")
@@ -266,10 +279,12 @@ class Story:
         self.tell("dropped the table quotes")
         await self.traffic(reads=2000)
 
-    def prove(self) -> None:
+    async def prove(self) -> None:
         """Print the audit trail, and compare what the shop has accepted with what the new table holds."""
-        print("\nThe audit trail, from the journal:")
-        for event in (entry.data for entry in self.shop.journal if entry.data.source == "migration"):
+        print("\nThe audit trail, from the file:")
+        queries = [JournalQuery(f"migration.{each.name}.advance") for each in (self.shop.migration, self.shop.drop)]
+        trails = [await self.stores.journal_store.query(query, 60 * DAY) for query in queries]
+        for event in (event for trail in trails for event in trail):
             step = f"{event.observed['from']} -> {event.observed['attempted']}"
             print(f"  {event.completed_at.wall:%b %d %H:%M}  {step:<20}  {event.outcome}")
         accepted = [(n, customer, cents_by_decimal(total)) for n, customer, total in sorted(self.ledger.values())]
@@ -283,6 +298,4 @@ class Story:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        story = Story(Path(directory, "shop.db"))
-        asyncio.run(story.run())
-        story.prove()
+        asyncio.run(Story(Path(directory)).run())
