@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import attrs
 
+from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._records import CallRow
@@ -86,6 +87,9 @@ class MemoryTables:
             return len(self._rows)
 
         return await self._rigged(write)
+
+    async def has(self, receipt: Receipt) -> bool:
+        return receipt.recorder <= len(self._rows) and self._rows[receipt.recorder - 1].batch >= receipt.batch
 
     async def store(self, recorder: int, batch: Batch) -> None:
         await self._rigged(lambda: self._store(self._rows[recorder - 1], batch))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._inbox import Inbox
+from phyxius.adapters._inbox import Inbox, Receipt
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall, event_serializer, recorded
 from phyxius.journal import Journal, JournalOverflowError
@@ -22,6 +22,7 @@ from phyxius.testing import make_event, record_events
 SECOND = timedelta(seconds=1)
 NS = 1_000_000_000
 FILE = "file"
+RECEIPT = Receipt(recorder=1, began_ns=0, batch=1)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def names(inbox: Inbox) -> list[str]:
 def empty(inbox: Inbox) -> list[str]:
     """Store all that is there, and say what it was."""
     capture = inbox.capture()
-    inbox.stored(len(capture.entries))
+    inbox.stored(len(capture.entries), RECEIPT)
     inbox.told(capture)
     return [entry.data.name for entry in capture.entries]
 
@@ -77,9 +78,9 @@ def test_nothing_leaves_before_it_is_stored(journal: Journal[Any]) -> None:
     capture = inbox.capture()
     record_events(journal, "b")
     assert inbox.capture().entries[:3] == capture.entries
-    inbox.stored(2)
+    inbox.stored(2, RECEIPT)
     assert names(inbox) == ["a", "b"]
-    inbox.stored(2)
+    inbox.stored(2, RECEIPT)
     assert names(inbox) == []
 
 
@@ -102,9 +103,9 @@ def test_it_announces_what_comes_in(journal: Journal[Any]) -> None:
     assert len(arrivals) == 1
     record_events(journal, "a", 3)
     assert len(arrivals) == 1
-    inbox.stored(4)
+    inbox.stored(4, RECEIPT)
     assert len(arrivals) == 2
-    inbox.stored(1)
+    inbox.stored(1, RECEIPT)
     assert len(arrivals) == 2
     record_events(journal, "b")
     assert len(arrivals) == 3
@@ -117,7 +118,7 @@ def test_it_is_bounded(journal: Journal[Any]) -> None:
     capture = inbox.capture()
     assert len(capture.entries) == 2
     assert capture.losses == {"more was recorded than could be stored in time": 3}
-    inbox.stored(1)
+    inbox.stored(1, RECEIPT)
     record_events(journal, "b")
     assert names(inbox) == ["a", "b"]
 
@@ -291,7 +292,7 @@ def test_what_one_stored_the_next_does_not_store_again(journal: Journal[Any]) ->
     first = opened(journal)
     record_events(journal, "a", 3)
     inbox_store_two = first.capture()
-    first.stored(2)
+    first.stored(2, RECEIPT)
     first.told(inbox_store_two)
     first.close()
     record_events(journal, "between")
@@ -386,10 +387,36 @@ def test_what_was_forked_is_not_taken_over(journal: Journal[Any], clock: Control
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "getpid", lambda: -1)
         inbox = opened(journal)
-    assert names(inbox) == ["ours"]
-    assert inbox.capture().losses == {}
-    record_events(journal, "later")
-    assert names(inbox) == ["ours", "later"]
+        assert names(inbox) == ["ours"]
+        assert inbox.capture().losses == {}
+        record_events(journal, "later", 2)
+        assert names(inbox) == ["ours", "later", "later"]
+
+
+def test_a_forked_child_is_told_that_nothing_is_recorded(
+    journal: Journal[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inbox of its parent takes nothing in, and says so once."""
+    inbox = opened(journal)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    record_events(journal, "lost", 2)
+    assert names(inbox) == []
+    (record,) = caplog.records
+    assert "open a recorder in each process, after the fork" in record.message
+
+
+def test_a_store_that_was_set_back_is_told_again(journal: Journal[Any], clock: ControlledClock) -> None:
+    """Its receipt says what it knew; if it does not know that any more, everything is taken over again."""
+    first = opened(journal)
+    assert first.receipt(FILE) is None
+    record_events(journal, "a", 2)
+    first.stored(2, RECEIPT)
+    first.close()
+    assert first.receipt(FILE) == RECEIPT
+    again = inbox_of(journal)
+    again.open(FILE, forget=True)
+    assert names(again) == ["a", "a"]
+    assert again.receipt(FILE) is None
 
 
 @given(st.data())
@@ -406,7 +433,7 @@ def test_whatever_happens_all_is_stored_once_or_told_as_lost(data: st.DataObject
         capture = inbox.capture()
         count = len(capture.entries) if count is None else min(count, len(capture.entries))
         stored.extend(entry.data.name for entry in capture.entries[:count])
-        inbox.stored(count)
+        inbox.stored(count, RECEIPT)
         if count == len(capture.entries):
             if capture.losses:
                 lost.update(str(n) for n in range(number))

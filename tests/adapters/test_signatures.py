@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._signatures import Signature, Terms, signature_ids
+from phyxius.adapters._signatures import Signature, Terms, relied_on
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import Err, Ok
 from phyxius.migration import SpecError
@@ -68,7 +68,10 @@ def test_the_payload_says_who_and_when() -> None:
         "signer": "ada",
         "note": "checked",
         "signed_at": "1970-01-10T00:00:00+00:00",
+        "until": None,
     }
+    ends = [signature(expires_at=10 * DAY).payload(age)["until"] for age in (30 * DAY, DAY / 2)]
+    assert ends == ["1970-01-11T00:00:00+00:00", "1970-01-10T12:00:00+00:00"]
 
 
 # -- terms
@@ -207,7 +210,7 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
     people = {each.signer for each in given if counts(each)}
     if len(people) >= quorum:
         assert {each["signer"] for each in answer.value["signatures"]} == people
-        ids = signature_ids({"backup": answer.value})["backup"]
+        ids = relied_on({"backup": answer.value})["backup"]
         assert len(ids) == len(people)
         assert set(ids) <= {each.id for each in given if counts(each)}
     else:
@@ -232,4 +235,6 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
 )
 def test_other_payloads_rely_on_no_signature(payload: object) -> None:
     """What merely looks alike is another source's evidence."""
-    assert signature_ids({"schema": payload, "backup": {"signatures": [{"id": 7}, {"id": 8}]}}) == {"backup": [7, 8]}
+    signed = {"signatures": [{"id": 7, "until": "2026-01-01T00:00:00+00:00"}, {"id": 8}]}
+    expected = {"backup": {7: "2026-01-01T00:00:00+00:00", 8: None}}
+    assert relied_on({"schema": payload, "backup": signed}) == expected

@@ -118,3 +118,12 @@ def test_errors_are_told_apart_by_identity() -> None:
     error = NotStoredError("it")
     assert error != copy.copy(error)
     assert {error: 1}[error] == 1
+
+
+def test_any_other_key_may_be_missing() -> None:
+    """Where nobody knows which keys are missing, every key that is not there raises."""
+    observed = ObservedInPart({"tenant": "a"}, None)
+    assert (observed["tenant"], "tenant" in observed, observed.known) == ("a", True, {"tenant": "a"})
+    with pytest.raises(NotStoredError, match="body"):
+        observed.get("body")
+    assert repr(observed) == "ObservedInPart({'tenant': 'a'}, missing=None)"

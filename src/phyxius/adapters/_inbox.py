@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
@@ -13,6 +14,7 @@ from phyxius.clock import Clock, Instant
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.journal import Journal, JournalEntry
 
+_logger = logging.getLogger("phyxius.adapters")
 # Two clocks cannot be read at once, and the machine may do something else in between.
 _NOTICED_STEP_NS = 100_000_000
 
@@ -40,6 +42,15 @@ class Capture:
     complete_since: Instant
 
 
+@attrs.frozen
+class Receipt:
+    """Says what a store knew once: so many batches of a recorder, whose journal began then."""
+
+    recorder: int
+    began_ns: int
+    batch: int
+
+
 class Inbox:
     """The events of one journal on their way into a store; bounded.
 
@@ -60,12 +71,19 @@ class Inbox:
         self._refused = journal.refused
         self._offset_ns = self._offset()
         self._taps = journal.follow(_Taps)
+        self._has_warned = False
 
-    def open(self, store: Hashable) -> None:
+    def receipt(self, store: Hashable) -> Receipt | None:
+        """What an earlier recorder of this journal has stored there last."""
+        with self._journal.paused():
+            return self._taps.receipts.get(store)
+
+    def open(self, store: Hashable, *, forget: bool = False) -> None:
         """Take in what the journal has recorded in this process, and from now on what it records.
 
         Args:
             store: Names the store that it is for. What one recorder has stored there another does not store again.
+            forget: Whether the store knows nothing of that any more: an older copy of it was restored.
 
         Raises:
             RuntimeError: Another recorder keeps this journal in the same store.
@@ -75,6 +93,8 @@ class Inbox:
             other = self._taps.open.get(store)
             if other is not None and other._process == self._process:
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
+            if forget:
+                self._taps.forget(store)
             stored = self._taps.stored.get(store, 0)
             for entry in journal.snapshot().entries:
                 # What was restored, or copied by a fork, another process recorded.
@@ -93,7 +113,9 @@ class Inbox:
 
     def take(self, entry: JournalEntry[Any]) -> None:
         """Take in an entry; called while the journal is locked, and never raises."""
-        if not issubclass(type(entry.data), HandlerEvent):
+        if os.getpid() != self._process:
+            self._forked()
+        elif not issubclass(type(entry.data), HandlerEvent):
             self._lose("an entry of the journal was no HandlerEvent")
         elif len(self._waiting) >= self._most:
             self._lose("more was recorded than could be stored in time")
@@ -118,9 +140,10 @@ class Inbox:
                 complete_since=self._journal.complete_since,
             )
 
-    def stored(self, count: int) -> None:
+    def stored(self, count: int, receipt: Receipt) -> None:
         """Let go of the oldest so many events, which are stored now."""
         with self._journal.paused():
+            self._taps.receipts[self._store] = receipt
             for _ in range(count):
                 self._taps.stored[self._store] = self._waiting.popleft().sequence + 1
             if self._waiting:
@@ -134,6 +157,14 @@ class Inbox:
                     del self._losses[reason]
             self._offset_ns += capture.set_forward_ns
             self._taps.told[self._store] = capture.now, capture.complete_since
+
+    def _forked(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.error(
+                "this process was forked from one that had a recorder open, and nothing that it does is recorded; "
+                "open a recorder in each process, after the fork"
+            )
 
     def _lose(self, reason: str) -> None:
         self._losses[reason] += 1
@@ -163,6 +194,12 @@ class _Taps:
         # How far a store knows the entries, and when it was last told of losses, with what the journal said then.
         self.stored: dict[Hashable, int] = {}
         self.told: dict[Hashable, tuple[Instant, Instant]] = {}
+        self.receipts: dict[Hashable, Receipt] = {}
+
+    def forget(self, store: Hashable) -> None:
+        self.stored.pop(store, None)
+        self.told.pop(store, None)
+        self.receipts.pop(store, None)
 
     def added(self, entry: JournalEntry[Any], /) -> None:
         for inbox in self.open.values():

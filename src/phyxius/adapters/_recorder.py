@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from datetime import timedelta
@@ -12,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from phyxius.adapters._inbox import Capture, Inbox
+from phyxius.adapters._inbox import Capture, Inbox, Receipt
 from phyxius.adapters._ledger import Batch, Ledger, Parcel, is_storable
 from phyxius.adapters._records import CallRow
 from phyxius.clock import run_in_thread, uninterrupted
@@ -38,6 +39,10 @@ class RecorderTables(Protocol):
 
     async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
         """Make the recorder's row, store its first batch, and return its key."""
+        ...
+
+    async def has(self, receipt: Receipt) -> bool:
+        """Whether it still knows what it gave this receipt for."""
         ...
 
     async def store(self, recorder: int, batch: Batch) -> None:
@@ -77,6 +82,7 @@ class Recorder:
         self._journal = journal
         self._name = name
         self._durable = frozenset(durable)
+        self._process = os.getpid()
         self._inbox = Inbox(journal, max_pending, self._wake_up)
         self._stop_keeping: Callable[[], None] = _do_nothing
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,6 +91,7 @@ class Recorder:
         self._woken = asyncio.Event()
         self._failing = False
         self._id: int | None = None
+        self._began_ns = journal.began.wall_ns
         self._ledger = Ledger(name, audit_only, lease, journal.began)
         self._outbox: deque[Parcel] = deque()
 
@@ -122,7 +129,12 @@ class Recorder:
             raise RuntimeError("a recorder is used once; make another")
         self._loop = asyncio.get_running_loop()
         self._journal.declare(*self._durable)
-        self._inbox.open(self.key)
+        receipt = self._inbox.receipt(self.key)
+        known = receipt is None or await self._tables.has(receipt)
+        self._inbox.open(self.key, forget=not known)
+        for keeper in self._journal.start_keepers:
+            if isinstance(keeper, Recorder) and keeper._process != self._process:  # pragma: no cover - in a fork
+                keeper._stop_keeping()  # it is the parent's
         begun = False
         try:
             await uninterrupted(self._begin())
@@ -173,6 +185,11 @@ class Recorder:
     def is_running(self) -> bool:
         """Whether it stores what is recorded, on the running event loop."""
         return self._loop is asyncio.get_running_loop() and not any(task.done() for task in self._tasks)
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether its event loop was closed without it."""
+        return self._loop is not None and self._loop.is_closed()
 
     # -- what others ask of it
 
@@ -273,12 +290,11 @@ class Recorder:
         while self._outbox:
             parcel = self._outbox[0]
             if self._id is None:
-                began_ns = self._ledger.stored_until.wall_ns
-                self._id = await self._tables.create(self._name, self._ledger.audit_only, began_ns, parcel.batch)
+                self._id = await self._tables.create(self._name, self._ledger.audit_only, self._began_ns, parcel.batch)
             else:
                 await self._tables.store(self._id, parcel.batch)
             self._outbox.popleft()
-            self._inbox.stored(parcel.count)
+            self._inbox.stored(parcel.count, Receipt(self._id, self._began_ns, parcel.batch.number))
             if parcel.capture is not None:
                 self._inbox.told(parcel.capture)
             self._ledger.sent(parcel)
@@ -289,6 +305,7 @@ _running: list[Recorder] = []
 
 def running_recorders(key: Hashable) -> list[Recorder]:
     """The recorders that write to a store from the running event loop."""
+    _running[:] = [recorder for recorder in _running if not recorder.is_stranded]
     return [recorder for recorder in _running if recorder.key == key and recorder.is_running]
 
 

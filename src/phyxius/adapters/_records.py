@@ -171,7 +171,7 @@ def _readable() -> Iterator[None]:
 
 
 def _observed_text(observed: Mapping[str, object], *, audit: bool = False) -> tuple[str, str | None]:
-    """The JSON text of what can be stored, and a list of the keys of what cannot."""
+    """The JSON text of what can be stored, and one of the keys of what cannot."""
     parts: list[str] = []
     missing: list[str] = []
     size = 0
@@ -191,7 +191,15 @@ def _observed_text(observed: Mapping[str, object], *, audit: bool = False) -> tu
             continue
         size += len(part.encode())
         parts.append(part)
-    return "{" + ",".join(parts) + "}", _dump(missing) if missing else None
+    return "{" + ",".join(parts) + "}", _missing_text(missing)
+
+
+def _missing_text(missing: list[str]) -> str | None:
+    """The list; `null` if it is so long that any key may be on it."""
+    if not missing:
+        return None
+    text = _dump(missing)
+    return text if len(text) <= _LONGEST_REASON else "null"
 
 
 def _dump(value: object) -> str:

@@ -58,9 +58,17 @@ class Signature:
             return f"signed more than {valid_for} ago"
         return None
 
-    def payload(self) -> dict[str, object]:
-        """What the audit and the transition keep of it."""
-        return {"id": self.id, "signer": self.signer, "note": self.note, "signed_at": self.signed_at.wall.isoformat()}
+    def payload(self, valid_for: timedelta | None = None) -> dict[str, object]:
+        """What the audit and the transition keep of it; `until` is when it stops counting, if it does."""
+        ends = [] if self.expires_at is None else [self.expires_at.wall]
+        ends += [] if valid_for is None else [self.signed_at.wall + valid_for]
+        return {
+            "id": self.id,
+            "signer": self.signer,
+            "note": self.note,
+            "signed_at": self.signed_at.wall.isoformat(),
+            "until": min(ends).isoformat() if ends else None,
+        }
 
 
 @attrs.frozen
@@ -112,7 +120,8 @@ class Terms:
             elif signature.signer not in standing:
                 doubts[signature.signer] = doubt
         if len(standing) >= self.quorum:
-            payload: dict[str, object] = {"signatures": [standing[signer].payload() for signer in sorted(standing)]}
+            signed = [standing[signer].payload(self.valid_for) for signer in sorted(standing)]
+            payload: dict[str, object] = {"signatures": signed}
             return ok(payload)
         return err(self._failure(sorted(standing), doubts))
 
@@ -127,13 +136,17 @@ class Terms:
         )
 
 
-def signature_ids(payloads: Mapping[str, object]) -> dict[str, list[int]]:
-    """The signatures that the evidence of an attempt relies on, by source."""
-    found: dict[str, list[int]] = {}
+def relied_on(payloads: Mapping[str, object]) -> dict[str, dict[int, str | None]]:
+    """The signatures that the evidence of an attempt relies on, by source: their ids, and until when they count."""
+    found: dict[str, dict[int, str | None]] = {}
     for source, payload in payloads.items():
         signatures: Any = payload.get("signatures") if isinstance(payload, Mapping) else None
         if isinstance(signatures, list):
-            ids = [each["id"] for each in signatures if isinstance(each, Mapping) and type(each.get("id")) is int]
+            ids = {
+                each["id"]: each.get("until")
+                for each in signatures
+                if isinstance(each, Mapping) and type(each.get("id")) is int
+            }
             if ids and len(ids) == len(signatures):
                 found[source] = ids
     return found

@@ -29,12 +29,17 @@ class ObservedInPart(Mapping[str, object]):
 
     Args:
         observed: What was stored.
-        missing: The keys of what was not.
+        missing: The keys of what was not; None if that may be any other key.
     """
 
-    def __init__(self, observed: Mapping[str, object], missing: Collection[str]) -> None:
+    def __init__(self, observed: Mapping[str, object], missing: Collection[str] | None) -> None:
         self._observed = dict(observed)
-        self._missing = frozenset(missing)
+        self._missing = None if missing is None else frozenset(missing)
+
+    @property
+    def known(self) -> Mapping[str, object]:
+        """What was stored."""
+        return self._observed
 
     def __getitem__(self, key: str) -> object:
         self._check(key)
@@ -51,10 +56,11 @@ class ObservedInPart(Mapping[str, object]):
         self._incomplete()
 
     def __repr__(self) -> str:
-        return f"ObservedInPart({self._observed!r}, missing={sorted(self._missing)!r})"
+        missing = None if self._missing is None else sorted(self._missing)
+        return f"ObservedInPart({self._observed!r}, missing={missing!r})"
 
     def _check(self, key: object) -> None:
-        if key in self._missing:
+        if key not in self._observed if self._missing is None else key in self._missing:
             raise NotStoredError(f"observed[{key!r}]")
 
     def _incomplete(self) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from phyxius.fp import err, ok
-from phyxius.handler import HandlerEvent
+from phyxius.handler import HandlerEvent, ObservedInPart, ObservedSoFar
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Evidence, EvidenceFailure, Predicate
 from phyxius.migration._window import JournalWindow, is_plain_function
@@ -36,7 +36,7 @@ class NoEvents:
                     "count": len(window),
                     "newest": newest.completed_at.wall,
                     "name": newest.name,
-                    "observed": dict(newest.observed),
+                    "observed": _known(newest),
                     "correlation_id": newest.correlation_id,
                 },
                 retry_at=leaves,
@@ -78,7 +78,7 @@ def every_event(test: Test) -> Predicate[dict[str, int]]:
             EvidenceFailure(
                 f"{len(wrong):,} of {counted(len(window), 'event')} fail the test, the newest at "
                 f"{newest.completed_at.wall.isoformat()}; mend what causes them",
-                {"failing": len(wrong), "count": len(window), "observed": dict(newest.observed)},
+                {"failing": len(wrong), "count": len(window), "observed": _known(newest)},
             )
         )
 
@@ -162,3 +162,9 @@ def _answer(test: Test, event: HandlerEvent) -> bool:
     if type(answer) is not bool:
         raise TypeError(f"the test must answer True or False, not {type(answer).__name__}")
     return answer
+
+
+def _known(event: HandlerEvent) -> dict[str, object]:
+    """What is known of what an event observed."""
+    observed = event.observed
+    return dict(observed.known if isinstance(observed, ObservedInPart | ObservedSoFar) else observed)

@@ -81,7 +81,8 @@ async def test_a_signature_opens_the_gate(stores: FileStores) -> None:
     assert await refusal(stores, spec) == "1 signature is wanted, and it has none; sign with attestations.sign(...)"
     signed = await stores.attestations.sign(spec, to="flip", source="dba", signer="ada", note="looked at it")
     answer = await advance(stores, spec)
-    told = {"id": signed.id, "signer": "ada", "note": "looked at it", "signed_at": signed.signed_at.wall.isoformat()}
+    at = signed.signed_at.wall.isoformat()
+    told = {"id": signed.id, "signer": "ada", "note": "looked at it", "signed_at": at, "until": None}
     assert answer.value.evidence == {"dba": {"signatures": [told]}}
     (transition,) = await stores.phase_store(spec).history()
     assert transition.evidence == answer.value.evidence
@@ -351,6 +352,32 @@ async def test_expired_before_the_commit(stores: FileStores, phyxius_clock: Cont
     assert await stores.phase_store(spec).current() == "expand"
 
 
+async def test_too_old_at_the_commit(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+    """What `valid_for` of the source allows is looked at once more, too."""
+    meanwhile = Meanwhile(stores)
+    spec = meanwhile.spec(valid_for=NS)
+    await stores.phase_store(spec).current()
+    await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
+
+    async def grow_old() -> None:
+        phyxius_clock.advance_by(NS)
+
+    meanwhile.happens = grow_old
+    error = (await advance(stores, spec)).error
+    assert (error.committed, error.error.why) == ("no", "it counted until 1970-01-01T00:00:00.000001+00:00")
+
+
+async def test_after_the_commit_nothing_is_revoked(stores: FileStores) -> None:
+    """What a step was taken on stays as it was; who would take it back is told that it is too late."""
+    spec = await signable(stores)
+    await stores.attestations.sign(spec, to="flip", source="dba", signer=" ada ")
+    assert isinstance(await advance(stores, spec), Ok)
+    with pytest.raises(SpecError, match="entered already"):
+        await stores.attestations.revoke(spec, to="flip", source="dba", signer="ada")
+    (kept,) = await stores.attestations.signatures(spec, to="flip", source="dba")
+    assert (kept.signer, kept.revoked_at) == ("ada", None)
+
+
 async def test_what_was_not_relied_on_may_be_revoked(stores: FileStores) -> None:
     """A signature that comes and goes meanwhile, and was not part of the evidence, stops nothing."""
     meanwhile = Meanwhile(stores)
@@ -548,6 +575,10 @@ class SignaturesMachine(RuleBasedStateMachine):
     def revoke(self, signer: str) -> None:
         standing = [each for each in self.given if each.signer == signer and not each.revoked]
         work = self.stores.attestations.revoke(self.spec, to="flip", source="dba", signer=signer)
+        if self.moved:
+            with pytest.raises(SpecError):
+                self.runner.run(work)
+            return
         assert self.runner.run(work) == len(standing)
         for each in standing:
             each.revoked = True

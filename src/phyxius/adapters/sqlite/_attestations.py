@@ -99,8 +99,8 @@ class FileAttestations:
             PayloadError: The signer or the note holds what databases refuse.
         """
         phase, source = _subject(spec, to, source)
-        signer, note = to_json_value(signer), to_json_value(note)
-        if not signer.strip():
+        signer, note = to_json_value(signer).strip(), to_json_value(note)
+        if not signer:
             raise SpecError("a signature needs a signer", spec.name, phase, source)
         if len(signer) + len(note) > _LONGEST_NOTE:
             raise SpecError(f"a note may have {_LONGEST_NOTE} characters: it goes into the evidence", spec.name, phase)
@@ -146,17 +146,20 @@ class FileAttestations:
             How many stood until now.
 
         Raises:
-            SpecError: The spec has no such phase or source.
+            SpecError: The spec has no such phase or source, or the phase is entered already.
             PayloadError: `by` or the note holds what databases refuse.
         """
         phase, source = _subject(spec, to, source)
         by, note = to_json_value(by or signer), to_json_value(note)
 
         def write(connection: sqlite3.Connection) -> int:
+            found = recorded(connection, spec.name)
+            if found is not None and phase in found.passed():
+                raise SpecError("the phase was entered already, on the strength of it", spec.name, phase, source)
             return connection.execute(
                 "UPDATE signatures SET revoked_ns = ?, revoked_by = ?, revoked_why = ? WHERE migration = ?"
                 " AND to_phase = ? AND source = ? AND signer = ? AND revoked_ns IS NULL",
-                [self._clock.now().wall_ns, by, note, spec.name, phase, source, signer],
+                [self._clock.now().wall_ns, by, note, spec.name, phase, source, signer.strip()],
             ).rowcount
 
         return await self._database.write(write)

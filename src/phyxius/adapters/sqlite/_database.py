@@ -53,6 +53,7 @@ class Database:
         self.path = path
         self._clock = clock
         self._lock_timeout = lock_timeout
+        self._process = os.getpid()
         self._opened = False
         self._file: tuple[int, int] | None = None
         self._name: str | None = None
@@ -65,8 +66,8 @@ class Database:
 
     @property
     def identity(self) -> Hashable:
-        """Names the file, under whatever path it was opened."""
-        return self._name
+        """Names the file, under whatever path it was opened. A copy of it is another."""
+        return self._name, self._file
 
     async def open(self) -> None:
         """Make the file, or bring it to our version, unless it is another's.
@@ -74,6 +75,8 @@ class Database:
         Raises:
             FileStoreError: It cannot be used.
         """
+        if self._process != os.getpid():  # pragma: no cover - in a fork, where what is open is the parent's
+            self._process, self._opened, self._file = os.getpid(), False, None
         if self._opened:
             raise RuntimeError(f"{self.path} is open here already")
         self._opened = True

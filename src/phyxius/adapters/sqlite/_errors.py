@@ -15,7 +15,7 @@ _PROBLEMS: dict[FileProblem, str] = {
     "foreign": "it is not a file of this library, and was left as it is; give another path",
     "newer": "a newer version of this library wrote it, and this one leaves it alone; upgrade phyxius-migration here",
     "read_only": "it cannot be written; give this process write access to the file and to its directory",
-    "full": "the disk is full, or a quota is; make room, and nothing that was committed is lost",
+    "full": "the disk is full; make room, and nothing that was committed is lost",
     "locked": "another process held its lock for too long; look for one that is stuck, or give a longer lock_timeout=",
     "corrupt": "it is damaged, and was left as it is; restore it from a backup, or inspect a copy with sqlite3",
     "unreachable": "it cannot be opened or read; check that its directory exists and can be read and written",

@@ -278,9 +278,7 @@ def _starts(connection: sqlite3.Connection, name: str | None) -> list[tuple[int,
 
 def _behind(now_ns: int, own: Collection[int], request: int | None, connection: sqlite3.Connection) -> bool:
     """Whether a living recorder of another process has not answered a request; None for one to come."""
-    rows = connection.execute(
-        "SELECT id, answered FROM recorders WHERE ended_ns >= ? AND closed = 0 AND audit_only = 0", [now_ns]
-    )
+    rows = connection.execute("SELECT id, answered FROM recorders WHERE ended_ns >= ? AND closed = 0", [now_ns])
     return any(id_ not in own and (request is None or answered < request) for id_, answered in rows)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import attrs
 
 from phyxius.adapters._records import evidence_text
-from phyxius.adapters._signatures import signature_ids
+from phyxius.adapters._signatures import relied_on
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._orders import (
     PassedPhasesChangedError,
@@ -226,8 +227,13 @@ class FilePhaseStore:
         now: Instant,
     ) -> None:
         """Refuse evidence that relies on a signature which does not count any more."""
-        for source, ids in signature_ids(evidence.payloads).items():
+        for source, ids in relied_on(evidence.payloads).items():
             for signature in signatures_of(connection, self._migration, to_phase, source):
-                doubt = signature.doubt(now, found.revision) if signature.id in ids else None
+                if signature.id not in ids:
+                    continue
+                until = ids[signature.id]
+                doubt = signature.doubt(now, found.revision)
+                if doubt is None and until is not None and now.wall >= datetime.fromisoformat(until):
+                    doubt = f"it counted until {until}"
                 if doubt is not None:
                     raise SignatureWithdrawnError(source, signature.signer, doubt)

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 
 import attrs
 
+from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch
 from phyxius.adapters._records import CallRow
 from phyxius.adapters.sqlite._database import Database
@@ -82,6 +83,18 @@ class FileRecorderTables:
             return row.lastrowid
 
         return await self._database.write(write)
+
+    async def has(self, receipt: Receipt) -> bool:
+        """Whether the file still knows what it gave this receipt for; an older copy of it does not."""
+
+        def read(connection: sqlite3.Connection) -> bool:
+            row = connection.execute(
+                "SELECT 1 FROM recorders WHERE id = ? AND pid = ? AND started_ns = ? AND batch >= ?",
+                [receipt.recorder, os.getpid(), receipt.began_ns, receipt.batch],
+            ).fetchone()
+            return row is not None
+
+        return await self._database.read(read)
 
     async def store(self, recorder: int, batch: Batch) -> None:
         """Store a batch, unless that number was stored already."""
