@@ -126,6 +126,11 @@ class MemoryTables:
         self._declared |= batch.declared
         self._gaps += batch.gaps
 
+    def forget(self) -> None:
+        """Be what it was before anybody wrote: an older copy was restored."""
+        for kept in (self._rows, self._events, self._starts, self._declared, self._gaps):
+            kept.clear()
+
     async def is_asked(self) -> bool:
         """Whether all rigs are taken."""
         return not self.rigs

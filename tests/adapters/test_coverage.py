@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, unwitnessed_by
+from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, is_audit, unwitnessed_by
 from phyxius.migration import Gap
 
 US = 1_000
@@ -86,8 +86,15 @@ def test_who_vouches() -> None:
     assert row.vouches(OLD)
     assert not any(row.vouches(name) for name in ("other", "unknown", None))
     row = recorder(audit_only=True)
-    assert all(row.vouches(name) for name in (OLD, None, "migration"))
+    assert all(row.vouches(name) for name in (OLD, None, "migration", "migration.quotes", "quotes.advance"))
     assert not row.vouches(AUDIT)
+
+
+def test_what_is_an_audit() -> None:
+    """The event of a migration's `advance()`; a handler may have a name that begins or ends like it."""
+    assert is_audit(AUDIT)
+    names = (None, "migration.read_old", "old.advance", "migration.quotes.advance.old", "")
+    assert not any(is_audit(name) for name in names)
 
 
 # -- gaps
@@ -124,10 +131,11 @@ def test_what_was_lost_is_a_gap() -> None:
     assert gaps([], [lost()]) == [(200, 300, None)]
 
 
-def test_a_step_of_the_clock_spares_nobody() -> None:
-    """The time did not pass, so nothing in it was seen, durable or not."""
-    assert gaps([recorder(declared={OLD: True})], [lost(kind="clock")]) == [(200, 300, "api-1")]
-    assert gaps([recorder(audit_only=True)], [lost(kind="clock")]) == [(200, 300, "api-1")]
+@pytest.mark.parametrize("kind", ["clock", "early"])
+def test_some_gaps_spare_nobody(kind: str) -> None:
+    """Where the time did not pass nothing was seen, durable or not; and a pledge covers nothing before it is stored."""
+    assert gaps([recorder(declared={OLD: True})], [lost(kind=kind)]) == [(200, 300, "api-1")]
+    assert gaps([recorder(audit_only=True)], [lost(kind=kind)]) == [(200, 300, "api-1")]
 
 
 def test_the_time_before_the_file_is_a_gap() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -134,7 +135,33 @@ def test_what_is_no_event_is_lost(journal: Journal[Any]) -> None:
     journal.append(Mock())
     record_events(journal, "a")
     assert names(inbox) == ["a"]
-    assert inbox.capture().losses == {"an entry of the journal was no HandlerEvent": 2}
+    assert inbox.capture().losses == {"an entry of the journal was no proper HandlerEvent": 2}
+
+
+ODD: list[dict[str, Any]] = [
+    {"name": ["a"]},
+    {"name": 7},
+    {"source": ["a"]},
+    {"source": 7},
+    {"invocation_id": {"a": 1}},
+    {"invocation_id": uuid.uuid4()},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_odd_names_poison_nothing(journal: Journal[Any], clock: ControlledClock, odd: dict[str, Any]) -> None:
+    """Foreign code may put anything there; such an event is a loss, and such a call is none that could be stored."""
+    proper: dict[str, Any] = {"name": "a", "source": "test", "invocation_id": "1"}
+    journal.append(HandlerEvent(outcome="success", completed_at=clock.now(), **proper | odd))
+    inbox = opened(journal)
+    journal.append(HandlerEvent(outcome="success", completed_at=clock.now(), **proper | odd))
+    journal.begin(InFlightCall(started_at=clock.now(), **proper | odd))
+    journal.begin(InFlightCall(started_at=clock.now(), **proper))
+    record_events(journal, "fine")
+    capture = inbox.capture()
+    assert names(inbox) == ["fine"]
+    assert [call.invocation_id for call in capture.calls] == ["1"]
+    assert capture.losses == {"an entry of the journal was no proper HandlerEvent": 2}
 
 
 def test_refused_appends_are_losses(clock: ControlledClock) -> None:
@@ -163,6 +190,18 @@ def test_a_loss_that_went_on_is_told_again(journal: Journal[Any]) -> None:
     assert later.losses == {"more was recorded than could be stored in time": 2}
     inbox.told(later)
     assert inbox.capture().losses == {}
+
+
+def test_what_is_there_already_is_not_bounded(journal: Journal[Any]) -> None:
+    """The journal holds it anyway; the bound is for what comes faster than it is stored."""
+    record_events(journal, "held", 5)
+    inbox = opened(journal, most=2)
+    assert (names(inbox), inbox.capture().losses) == (["held"] * 5, {})
+    record_events(journal, "a")
+    assert inbox.capture().losses == {"more was recorded than could be stored in time": 1}
+    inbox.stored(4, RECEIPT)
+    record_events(journal, "b", 2)
+    assert names(inbox) == ["held", "b"]
 
 
 # -- what it knows beside the events
@@ -234,6 +273,16 @@ def test_a_wall_that_is_set_back_hides_nothing(journal: Journal[Any], clock: Con
     assert inbox.capture().set_forward_ns == 3_600 * NS
 
 
+def test_a_wall_that_was_set_before_it_was_opened(journal: Journal[Any], clock: ControlledClock) -> None:
+    """Steps count from the opening on: what came before, no recorder was there to miss."""
+    inbox = inbox_of(journal)
+    clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
+    inbox.open(FILE)
+    assert inbox.capture().set_forward_ns == inbox.set_forward_ns() == 0
+    clock.jump_wall_time(clock.now().wall + timedelta(hours=2))
+    assert inbox.set_forward_ns() == inbox.capture().set_forward_ns == 7_200 * NS
+
+
 @given(st.integers(-200, 200))
 def test_small_steps_are_no_steps(milliseconds: int) -> None:
     """Up to a tenth of a second is what reading two clocks may differ by, and what a clock may drift."""
@@ -276,6 +325,23 @@ def test_one_recorder_keeps_a_journal_in_a_store(journal: Journal[Any]) -> None:
     opened(journal)
 
 
+def test_one_that_nobody_empties_any_more_is_replaced(journal: Journal[Any]) -> None:
+    """The next one takes over what it had not stored, and it takes nothing in any more."""
+    stranded = False
+    first = Inbox(journal, 100, lambda: None, lambda: stranded)
+    first.open(FILE)
+    record_events(journal, "a", 2)
+    first.stored(1, RECEIPT)
+    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+        opened(journal)
+    stranded = True
+    second = opened(journal)
+    record_events(journal, "b")
+    assert (names(first), names(second)) == (["a"], ["a", "b"])
+    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+        opened(journal)
+
+
 def test_it_takes_nothing_in_once_it_is_closed(journal: Journal[Any]) -> None:
     """What is recorded later is for the next one; closing twice is fine, and closes no other."""
     first = opened(journal)
@@ -302,6 +368,18 @@ def test_what_one_stored_the_next_does_not_store_again(journal: Journal[Any]) ->
     second.close()
     assert names(opened(journal)) == []
     assert names(opened(journal, store="other file")) == ["a", "a", "a", "between"]
+
+
+def test_what_was_refused_before_it_was_opened_is_told_once(clock: ControlledClock) -> None:
+    """What the journal says about itself tells it; when the inbox was made does not matter."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="error", emit=lambda notice: None)
+    inbox = inbox_of(journal)
+    clock.advance_by(SECOND)
+    record_events(journal, "a")
+    with pytest.raises(JournalOverflowError):
+        record_events(journal, "a")
+    inbox.open(FILE)
+    assert inbox.capture().losses == {journal.complete_since_reason: 1}
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -396,13 +474,30 @@ def test_what_was_forked_is_not_taken_over(journal: Journal[Any], clock: Control
 def test_a_forked_child_is_told_that_nothing_is_recorded(
     journal: Journal[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inbox of its parent takes nothing in, and says so once."""
+    """The inbox of its parent takes nothing in, which is a loss, and says so once."""
     inbox = opened(journal)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     record_events(journal, "lost", 2)
-    assert names(inbox) == []
+    assert (names(inbox), inbox.capture().losses) == ([], {"its process was forked": 2})
     (record,) = caplog.records
     assert "open a recorder in each process, after the fork" in record.message
+
+
+def test_one_that_was_made_before_a_fork_may_be_opened_after_it(
+    journal: Journal[Any], clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is opened counts, and not where it was made."""
+    inbox = inbox_of(journal)
+    record_events(journal, "theirs")
+    _mend_after_fork()
+    clock.advance_by(SECOND)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    record_events(journal, "ours")
+    inbox.open(FILE)
+    record_events(journal, "later")
+    assert (names(inbox), inbox.capture().losses) == (["ours", "later"], {})
+    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+        opened(journal)
 
 
 def test_a_store_that_was_set_back_is_told_again(journal: Journal[Any], clock: ControlledClock) -> None:

@@ -28,6 +28,7 @@ def ledger_of(*, durable: Iterable[str] = (), audit_only: bool = False) -> Ledge
     send(ledger, captured())
     ledger.pledge(list(durable))
     send(ledger, captured(declared=durable))
+    ledger.has_begun = True
     return ledger
 
 
@@ -186,6 +187,18 @@ def test_losses_are_gaps() -> None:
     ]
 
 
+def test_losses_before_the_pledge_is_stored_are_gaps_of_a_kind_of_their_own() -> None:
+    """A pledge does not cover what was lost before the store had it, also where it was given already."""
+    ledger = Ledger("api-7", False, LEASE, BEGAN)
+    assert not ledger.has_begun
+    assert [gap.kind for gap in send(ledger, captured(event("\x00"), losses=["one"])).gaps] == ["early", "early"]
+    ledger.pledge([OLD])
+    both = captured(losses=["one"], set_forward=SECOND)
+    assert [gap.kind for gap in send(ledger, both).gaps] == ["early", "clock"]
+    ledger.has_begun = True
+    assert [gap.kind for gap in send(ledger, both).gaps] == ["lost", "clock"]
+
+
 def test_a_clock_set_forward_is_a_gap_of_its_own_kind() -> None:
     """It says by how much."""
     batch = send(ledger_of(), captured(set_forward=timedelta(hours=2), after=timedelta(hours=2)))
@@ -251,10 +264,19 @@ def test_a_call_that_is_gone_without_an_event_ends() -> None:
     ledger = ledger_of()
     nameless = call()
     (started,) = send(ledger, captured(calls=[nameless])).started
-    assert started[0] == f"object-{id(nameless)}"
     assert send(ledger, captured(calls=[nameless])).ended == []
     assert send(ledger, captured()).ended == [started[0]]
     assert send(ledger, captured()).ended == []
+
+
+def test_keys_of_calls_without_an_id() -> None:
+    """They are told apart within a recorder, and from those of every other: an `id()` is of one process alone."""
+    one, two = call(), call()
+    first, second = ledger_of(), ledger_of()
+    keys = [key for ledger in (first, second) for key, _ in send(ledger, captured(calls=[one, two])).started]
+    assert len(set(keys)) == 4
+    assert [first.durable_call(one), first.durable_call(two), *keys[2:]] == keys
+    assert first.durable_call(call(id="1")) == second.durable_call(call(id="1")) == "1"
 
 
 def test_between_its_event_and_its_end_a_call_is_over() -> None:
@@ -354,14 +376,17 @@ def test_before_a_pledge_there_is_none_to_break() -> None:
 
 
 def test_audit_only(caplog: pytest.LogCaptureFixture) -> None:
-    """A process that records nothing but the library's own events stays so; one that runs a handler is so no more."""
+    """A process that records nothing but the library's own events stays so; one that runs a handler is so no more.
+
+    Nor is one that lost something: nobody knows what it was.
+    """
     ledger = ledger_of(audit_only=True)
     assert send(ledger, captured(event("migration.quotes.advance", source="migration"))).audit_only is True
-    for capture in (captured(event()), captured(calls=[call()])):
+    for capture in (captured(event()), captured(calls=[call()]), captured(losses=["the journal refused an append"])):
         ledger = ledger_of(audit_only=True)
         assert send(ledger, capture).audit_only is False
         assert send(ledger, captured()).audit_only is False
         assert ledger.audit_only is False
     assert [record.getMessage() for record in caplog.records] == [
         "recorder api-7 is audit_only, but its process runs handlers; it is so no more"
-    ] * 2
+    ] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -15,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phyxius.adapters import _recorder as recorder_module
-from phyxius.adapters._recorder import Recorder, running_recorders
+from phyxius.adapters._recorder import Recorder, has_recorder, running_recorders
 from phyxius.adapters.sqlite import open_file_stores
 from phyxius.clock import ControlledClock, create_controlled_clock
-from phyxius.handler import InFlightCall, recorded
+from phyxius.handler import HandlerEvent, InFlightCall, recorded
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import SpecError
 from phyxius.testing import record_events
@@ -129,6 +130,20 @@ async def test_it_runs_on_its_own_loop_alone(tables: MemoryTables, journal: Jour
         assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == (False, 0)
 
 
+async def test_who_writes_to_a_store(
+    tables: MemoryTables, journal: Journal[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process does, from whatever loop, while a recorder of that store runs; one out of a fork does not count."""
+    async with tables.recorder(journal):
+        assert has_recorder(tables.key)
+        assert await asyncio.to_thread(has_recorder, tables.key)
+        assert not has_recorder("other")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            assert not has_recorder(tables.key)
+    assert not has_recorder(tables.key)
+
+
 async def test_it_is_used_once(tables: MemoryTables, journal: Journal[Any]) -> None:
     """A second time it is refused, while it runs and afterwards."""
     async with tables.recorder(journal) as recorder:
@@ -178,8 +193,13 @@ async def test_what_another_process_recorded_is_not_taken_over(
         ({"durable": OLD}, "durable must be a collection"),
         ({"durable": [OLD, ""]}, "durable must be a collection"),
         ({"durable": [7]}, "durable must be a collection"),
-        ({"lease": timedelta(milliseconds=999)}, "a lease of"),
-        ({"max_pending": 0}, "max_pending must be at least 1"),
+        ({"durable": ["\ud800"]}, "durable must be a collection"),
+        ({"durable": [OLD], "audit_only": True}, "say one or the other"),
+        ({"lease": timedelta(milliseconds=999)}, "lease must be at least 0:00:01"),
+        ({"lease": 30}, "lease must be a positive timedelta"),
+        ({"lease": timedelta.max}, "lease must not be longer than a century"),
+        ({"max_pending": 0}, "max_pending must be a whole number from 1"),
+        ({"max_pending": 1.5}, "max_pending must be a whole number from 1"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(
@@ -188,6 +208,101 @@ async def test_what_makes_no_sense_is_refused(
     """Misuse shows where the recorder is made."""
     with pytest.raises(SpecError, match=says):
         tables.recorder(journal, **options)
+
+
+async def test_one_that_was_made_before_a_fork_may_be_entered_after_it(
+    tables: MemoryTables, journal: Journal[Any], clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At module level, say: where it is entered counts, and since when the journal of that process records."""
+    recorder = tables.recorder(journal, durable=[OLD])
+    record_events(journal, "theirs")
+    journal._after_fork()
+    clock.advance_by(SECOND)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert not recorder.is_of_this_process
+    record_events(journal, "ours")
+    async with recorder:
+        assert recorder.is_of_this_process
+        assert has_recorder(tables.key)
+        with recorded(journal, OLD):
+            assert list((await tables.starts()).values()) == [OLD]
+        record_events(journal, "later")
+    assert not has_recorder(tables.key)
+    assert await tables.events() == ["ours", OLD, "later"]
+    assert (await tables.gaps(), [row.started_ns for row in await tables.rows()]) == ([], [journal.began.wall_ns])
+
+
+async def test_one_that_was_made_before_the_clock_was_set(
+    store: Store, journal: Journal[Any], clock: ControlledClock
+) -> None:
+    """Nobody recorded then, so nothing was missed."""
+    recorder = store.recorder(journal)
+    clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
+    async with recorder:
+        pass
+    assert await store.gaps() == []
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_one_whose_loop_was_closed_is_replaced(tables: MemoryTables, journal: Journal[Any], entered: bool) -> None:
+    """Nobody can empty it any more: the next one on another loop takes over what it had not stored."""
+
+    async def leave() -> None:
+        if entered:
+            await tables.recorder(journal, name="stranded").__aenter__()
+
+    async def go_on() -> list[str]:
+        async with tables.recorder(journal, name="next") as recorder:
+            record_events(journal, "b")
+            await recorder.flush()
+            return [each.name for each in running_recorders(tables.key)]
+
+    asyncio.run(leave())
+    record_events(journal, "a", 2)
+    assert asyncio.run(go_on()) == ["next"]
+    assert asyncio.run(tables.events()) == ["a", "a", "b"]
+    assert [row.closed for row in asyncio.run(tables.rows())] == ([False, True] if entered else [True])
+    assert not has_recorder(tables.key)
+
+
+def test_the_starts_of_one_whose_loop_was_closed(tables: MemoryTables, journal: Journal[Any]) -> None:
+    """It keeps its pledge until the next one of that store has given its own; for another store it goes on."""
+    elsewhere = MemoryTables()
+
+    async def leave() -> list[Recorder]:
+        return [await each.recorder(journal, durable=[OLD]).__aenter__() for each in (tables, elsewhere)]
+
+    async def fail() -> None:
+        tables.rigs = [really, failing(BROKEN)]
+        with pytest.raises(OSError, match="broken"):
+            await tables.recorder(journal, durable=[OLD]).__aenter__()
+
+    async def go_on() -> None:
+        async with tables.recorder(journal, durable=[OLD]) as recorder:
+            assert journal.start_keepers == (other, recorder)
+            with recorded(journal, OLD):
+                assert len(await tables.starts()) == len(await elsewhere.starts()) == 1
+        assert await tables.starts() == {}
+
+    first, other = asyncio.run(leave())
+    asyncio.run(fail())
+    assert journal.start_keepers == (first, other)
+    asyncio.run(go_on())
+    assert running_recorders_of(tables, elsewhere) == []
+
+
+async def test_after_a_store_was_set_back_all_is_stored_again(tables: MemoryTables, journal: Journal[Any]) -> None:
+    """An older copy was restored, without what it gave a receipt for; where it has that, nothing is stored twice."""
+    record_events(journal, "a")
+    async with tables.recorder(journal):
+        pass
+    async with tables.recorder(journal):
+        pass
+    assert await tables.events() == ["a"]
+    tables.forget()
+    async with tables.recorder(journal):
+        pass
+    assert await tables.events() == ["a"]
 
 
 # -- when it cannot begin
@@ -303,6 +418,25 @@ async def test_flushes_at_once_store_nothing_twice(store: Store, journal: Journa
         await asyncio.gather(*(recorder.flush() for _ in range(5)))
         events = await store.events()
         assert (len(events), len(set(events))) == (100, 5)
+
+
+@pytest.mark.parametrize("closing", [True, False])
+async def test_a_flush_after_the_close_does_nothing(store: Store, journal: Journal[Any], closing: bool) -> None:
+    """Nor one that waits for it: a row that says that all is stored is not written to again."""
+    recorder = await store.recorder(journal).__aenter__()
+    if closing:
+        ending = asyncio.ensure_future(recorder.__aexit__(None, None, None))
+        while not recorder._storing.locked():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        await asyncio.gather(ending, recorder.flush())
+    else:
+        await recorder.__aexit__(None, None, None)
+    closed = await store.rows()
+    record_events(journal, "a")
+    await recorder.flush()
+    assert await store.rows() == closed
+    assert closed[0].closed
+    assert await store.events() == []
 
 
 # -- a store that fails
@@ -429,6 +563,62 @@ async def test_what_comes_beyond_the_bound_is_a_gap_until_it_has_caught_up(
         assert (await tables.events(), len(await tables.gaps())) == (["a"] * 3 + ["b"] * 3, 1)
 
 
+async def test_a_backlog_is_not_bounded(store: Store, journal: Journal[Any]) -> None:
+    """What was recorded before the recorder began is stored, however much; the bound is for a store that lags."""
+    record_events(journal, "a", 5)
+    async with store.recorder(journal, max_pending=2):
+        pass
+    assert (await store.events(), await store.gaps()) == (["a"] * 5, [])
+
+
+async def test_what_was_lost_before_the_pledge_was_stored(store: Store, clock: ControlledClock) -> None:
+    """A durable name does not cover it, so it is a gap of a kind of its own; what is lost later is not."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=2, overflow="error", emit=lambda notice: None)
+
+    def lose() -> None:
+        clock.advance_by(SECOND)
+        with pytest.raises(JournalOverflowError):
+            record_events(journal, OLD, 3)
+
+    lose()
+    async with store.recorder(journal, durable=[OLD]) as recorder:
+        assert [gap.kind for gap in await store.gaps()] == ["early"]
+        lose()
+        await recorder.flush()
+    assert [gap.kind for gap in await store.gaps()] == ["early", "lost"]
+
+
+async def test_what_is_lost_while_the_pledge_is_stored(tables: MemoryTables, clock: ControlledClock) -> None:
+    """Until the store has the pledge, nothing is covered by it."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="error", emit=lambda notice: None)
+    gate = asyncio.Event()
+    tables.rigs = [hanging(gate)]
+    entering = asyncio.ensure_future(tables.recorder(journal, durable=[OLD]).__aenter__())
+    await until(tables.is_asked)
+    with pytest.raises(JournalOverflowError):
+        record_events(journal, OLD, 2)
+    gate.set()
+    recorder = await entering
+    assert [gap.kind for gap in await tables.gaps()] == ["early"]
+    await recorder.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("odd", [{"name": ["a"]}, {"source": ["a"]}, {"invocation_id": {"a": 1}}], ids=str)
+async def test_odd_events_and_calls_poison_nothing(
+    store: Store, journal: Journal[Any], clock: ControlledClock, odd: dict[str, Any]
+) -> None:
+    """Foreign code may put anything into an event; it is a gap, and the recorder goes on."""
+    fields: dict[str, Any] = {"name": "a", "source": "test"} | odd
+    async with store.recorder(journal) as recorder:
+        journal.append(HandlerEvent(outcome="success", completed_at=clock.now(), **fields))
+        journal.begin(InFlightCall(started_at=clock.now(), **fields))
+        record_events(journal, "fine")
+        await recorder.flush()
+        assert await store.events() == ["fine"]
+    assert [gap.reason for gap in await store.gaps()] == ["an entry of the journal was no proper HandlerEvent"]
+    assert await store.starts() == {}
+
+
 async def test_a_refused_append_is_a_gap(store: Store, clock: ControlledClock) -> None:
     """What the journal did not take nobody can store."""
     journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="error", emit=lambda notice: None)
@@ -533,6 +723,23 @@ async def test_a_clock_that_is_set(store: Store, journal: Journal[Any], clock: C
         assert [gap.kind for gap in gaps] == (["clock"] if forward else [])
         if forward:
             assert gaps[0].until_ns - gaps[0].since_ns == 3_601 * 10**9
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_clock_that_is_set_forward_is_told_at_once(
+    store: Store, journal: Journal[Any], clock: ControlledClock
+) -> None:
+    """Others take it for dead by their clocks until it does."""
+    async with store.recorder(journal):
+        (row,) = await store.rows()
+        clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
+
+        async def told() -> bool:
+            return [gap.kind for gap in await store.gaps()] == ["clock"]
+
+        await until(told)
+        (now,) = await store.rows()
+        assert now.ended_ns == row.ended_ns + 3_600 * 10**9
 
 
 async def test_calls_in_flight(tables: MemoryTables, journal: Journal[Any], clock: ControlledClock) -> None:
@@ -657,6 +864,19 @@ async def test_audit_only(store: Store, journal: Journal[Any], caplog: pytest.Lo
         assert "it is so no more" in caplog.text
 
 
+async def test_audit_only_ends_with_a_loss(store: Store, clock: ControlledClock) -> None:
+    """What was lost may have been a handler's."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="error", emit=lambda notice: None)
+    async with store.recorder(journal, audit_only=True) as recorder:
+        journal.append(HandlerEvent("migration.quotes.advance", "success", clock.now(), source="migration"))
+        await recorder.flush()
+        assert (await store.rows())[0].audit_only
+        with pytest.raises(JournalOverflowError):
+            record_events(journal, OLD)
+        await recorder.flush()
+        assert not (await store.rows())[0].audit_only
+
+
 # -- other threads
 
 
@@ -743,5 +963,16 @@ def test_events_after_its_loop_has_gone_break_nothing(tables: MemoryTables, jour
     asyncio.run(leave())
     record_events(journal, "a", 2)
     assert recorder is not None
-    recorder_module._running.remove(recorder)
+    assert recorder.is_stranded
+    assert running_recorders_of(tables) == []
+    assert recorder_module._running == [], "it is forgotten"
     assert len(journal) == 2
+
+
+def running_recorders_of(*tables: MemoryTables) -> list[Recorder]:
+    """Those on a loop of their own."""
+
+    async def ask() -> list[Recorder]:
+        return [recorder for each in tables for recorder in running_recorders(each.key)]
+
+    return asyncio.run(ask())

@@ -185,6 +185,20 @@ def test_the_bound_is_on_bytes() -> None:
     fits = "é" * ((LARGEST_OBSERVED - len('"k":""')) // 2)
     assert EventRow.of(event(observed={"k": fits})).missing is None
     assert EventRow.of(event(observed={"k": fits + "x"})).missing == '["k"]'
+
+
+def test_so_many_missing_keys_that_any_may_be_one() -> None:
+    """The list of them is bounded, too: beyond it every key that is not there may have been."""
+    observed: dict[str, object] = {"fine": 7} | {f"key {number}": object() for number in range(1_000)}
+    row = EventRow.of(event(observed=observed))
+    assert row.missing == "null"
+    back = row.event().observed
+    assert back["fine"] == 7
+    with pytest.raises(NotStoredError):
+        back.get("key 1")
+    longest = "k" * (4_000 - len('[""]'))
+    assert EventRow.of(event(observed={longest: object()})).missing == f'["{longest}"]'
+    assert EventRow.of(event(observed={longest + "k": object()})).missing == "null"
     assert json.loads(EventRow.of(event(observed={"k": TOO_LONG, "small": 1})).observed) == {"small": 1}
 
 

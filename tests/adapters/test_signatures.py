@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._signatures import Signature, Terms, relied_on
+from phyxius.adapters._signatures import Reliance, Signature, Terms, relied_on
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import Err, Ok
 from phyxius.migration import SpecError
 
 EPOCH = create_controlled_clock().now()
 DAY = timedelta(days=1)
+FILE = "2f5b"
 NOW = EPOCH.shifted(10 * DAY)
 
 
@@ -87,6 +89,7 @@ def test_the_payload_says_who_and_when() -> None:
         (1, None, timedelta(0), "valid_for must be"),
         (1, None, -DAY, "valid_for must be"),
         (1, None, 7, "valid_for must be"),
+        (1, None, timedelta.max, "valid_for must not be longer than a century"),
         (1, "ada", None, "signers must be"),
         (1, ["ada", ""], None, "signers must be"),
         (1, [7], None, "signers must be"),
@@ -110,14 +113,28 @@ def test_terms() -> None:
 
 
 def judged(terms: Terms, *signatures: Signature) -> Any:
-    return terms.judge(signatures, NOW, 1)
+    return terms.judge(signatures, NOW, 1, FILE)
 
 
 def test_enough_signatures_are_an_ok() -> None:
-    """Its payload has those that count, one for each signer, in the order of their names."""
+    """Its payload has those that count, one for each signer, in the order of their names, and where they are from."""
     answer = judged(Terms(2), signature("bob", id=1), signature("ada", id=2), signature("eve", id=3, revision=0))
     assert type(answer) is Ok
-    assert answer.value == {"signatures": [signature("ada", id=2).payload(), signature("bob", id=1).payload()]}
+    signed = [signature("ada", id=2).payload(), signature("bob", id=1).payload()]
+    assert answer.value == {"signatures": signed, "file": FILE}
+
+
+@pytest.mark.parametrize("quorum,told", [(1, 10), (9, 10), (10, 10), (11, 11), (30, 30)])
+def test_the_payload_stays_small(quorum: int, told: int) -> None:
+    """Of many signatures it tells ten, or as many as are needed: however many sign, the evidence can be stored."""
+    answer = judged(Terms(quorum), *[signature(f"p{number:02}", id=number) for number in range(30)])
+    assert [each["signer"] for each in answer.value["signatures"]] == [f"p{number:02}" for number in range(told)]
+
+
+def test_long_notes_are_cut() -> None:
+    """The payload tells how they begin; the signature itself has it all."""
+    made = attrs.evolve(signature(), note="x" * 200 + "y")
+    assert made.payload()["note"] == "x" * 200
 
 
 def test_one_signer_counts_once() -> None:
@@ -210,9 +227,10 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
     people = {each.signer for each in given if counts(each)}
     if len(people) >= quorum:
         assert {each["signer"] for each in answer.value["signatures"]} == people
-        ids = relied_on({"backup": answer.value})["backup"]
-        assert len(ids) == len(people)
-        assert set(ids) <= {each.id for each in given if counts(each)}
+        reliance = relied_on({"backup": answer.value})["backup"]
+        assert reliance.file == FILE
+        assert set(reliance.until) == {each["id"] for each in answer.value["signatures"]}
+        assert set(reliance.until) <= {each.id for each in given if counts(each)}
     else:
         assert answer.error.details["signed"] == sorted(people)
         assert set(answer.error.details["discounted"]) == {each.signer for each in given} - people
@@ -225,16 +243,20 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
         7,
         [],
         {},
+        "file",
         {"signatures": []},
-        {"signatures": {"id": 1}},
-        {"signatures": [7]},
-        {"signatures": [{"id": "1"}]},
-        {"signatures": [{"id": True}]},
-        {"signatures": [{"id": 1}, {"signer": "ada"}]},
+        {"signatures": [{"id": 1, "until": None}]},
+        {"file": FILE},
+        {"file": FILE, "signatures": {"id": 1}},
+        {"file": FILE, "signatures": [7]},
+        {"file": FILE, "signatures": [{"id": "one", "until": None}]},
+        {"file": FILE, "signatures": [{"id": None, "until": None}]},
+        {"file": FILE, "signatures": [{"id": 1}]},
+        {"file": FILE, "signatures": [{"id": 1, "until": None}, {"signer": "ada"}]},
     ],
 )
 def test_other_payloads_rely_on_no_signature(payload: object) -> None:
     """What merely looks alike is another source's evidence."""
-    signed = {"signatures": [{"id": 7, "until": "2026-01-01T00:00:00+00:00"}, {"id": 8}]}
-    expected = {"backup": {7: "2026-01-01T00:00:00+00:00", 8: None}}
-    assert relied_on({"schema": payload, "backup": signed}) == expected
+    until = "2026-01-01T00:00:00+00:00"
+    signed = {"signatures": [{"id": 7, "until": until}, {"id": 8, "until": None}], "file": FILE}
+    assert relied_on({"schema": payload, "backup": signed}) == {"backup": Reliance(FILE, {7: until, 8: None})}

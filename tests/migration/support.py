@@ -113,6 +113,11 @@ class RiggedStore:
     def rig(self, operation: str, rig: Rig) -> None:
         self._rigs[operation] = rig
 
+    def offer(self, operation: str, rig: Rig) -> None:
+        """Have an operation that a store need not have."""
+        self._rigs[operation] = rig
+        setattr(self, operation, partial(self._run, operation))
+
     @property
     def phase(self) -> str:
         return self.inner._phase

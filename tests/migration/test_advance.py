@@ -224,6 +224,44 @@ async def test_another_order_in_the_store(operation: str) -> None:
     assert "resolve" not in lab.store.operations
 
 
+async def test_another_order_is_told_before_any_evidence_runs() -> None:
+    """A store that can say so beforehand is asked after the phase, by `advance()` and by `readiness()`."""
+    lab = build({"a": schema_applied(lambda: pytest.fail("asked"))})
+    lab.store.offer("check_order", raising(SpecChangedError(("a", "b"), PHASES)))
+    assert (await lab.advance()).error == SpecChanged(("a", "b"), PHASES)
+    with pytest.raises(SpecChangedError, match='recorded the phases "a", "b"'):
+        await lab.migration.readiness()
+    assert lab.store.operations == ["current", "check_order"] * 2
+    assert lab.store.phase == "expand"
+
+
+async def test_the_order_is_fine() -> None:
+    """Whatever else the store answers, the phase is the one that it had, and the commit is tried."""
+    lab = build({"a": checked()})
+    lab.store.offer("check_order", answering("contract"))
+    assert (await lab.migration.readiness()).ready
+    assert (await lab.advance()).value.to_phase == "flip"
+    assert lab.store.operations == ["current", "check_order"] * 2 + ["try_advance"]
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), asyncio.CancelledError("pool"), Abort("stop")], ids=repr)
+async def test_the_order_cannot_be_checked(error: BaseException) -> None:
+    """That is the store's failure to say where the migration is, and nothing is asked."""
+    lab = build({"a": schema_applied(lambda: pytest.fail("asked"))})
+    lab.store.offer("check_order", raising(error))
+    refused = (await lab.advance()).error
+    assert (type(refused), refused.operation, refused.committed) == (StoreErrored, "current", "no")
+    assert type(refused.error) is type(error)
+
+
+async def test_checking_the_order_is_limited() -> None:
+    """Together with the look at the phase, after `evidence_timeout`."""
+    lab = build()
+    lab.store.offer("check_order", waiting(forever))
+    assert type((await lab.advance(LIMIT)).error.error) is TimeoutError
+    assert await no_tasks_left()
+
+
 async def test_an_unknown_phase() -> None:
     """A phase that the spec does not have is `SpecChanged`, and no evidence is asked."""
     lab = build({"a": schema_applied(lambda: pytest.fail("asked"))}, store={"current": answering("drop")})

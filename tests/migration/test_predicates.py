@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from phyxius.clock import Clock, Instant, create_controlled_clock
 from phyxius.fp import Err, Ok
-from phyxius.handler import HandlerEvent
+from phyxius.handler import HandlerError, HandlerEvent, InFlightCall
 from phyxius.migration import (
     EvidenceFailure,
     JournalQuery,
@@ -31,6 +31,8 @@ from phyxius.testing import aged_journal, make_event, record_events
 
 CLOCK: Clock = create_controlled_clock()
 DAY = timedelta(days=1)
+SO_FAR = InFlightCall("quote.read", CLOCK.now(), observed={"tenant": "a"}).observed
+LOST = HandlerError("RecorderLost", "recorder api-7 ended while it ran")
 
 
 def window_of(observed: Sequence[object], ago: timedelta = timedelta(0)) -> JournalWindow:
@@ -61,9 +63,30 @@ def test_no_events() -> None:
         "newest": newest,
         "name": "quote.read",
         "observed": {"o": 2},
+        "error": None,
         "correlation_id": None,
     }
     assert failure.retry_at == newest + DAY + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    "end,says",
+    [
+        (
+            {"observed": SO_FAR, "error": LOST},
+            " (a call whose end nobody saw: recorder api-7 ended while it ran); find",
+        ),
+        ({"observed": SO_FAR}, "+00:00; find"),
+        ({"observed": SO_FAR.known, "error": LOST}, "+00:00; find"),
+    ],
+)
+def test_no_events_tells_what_became_of_the_newest(end: Any, says: str) -> None:
+    """Its error, if it has one; and that a call's end nobody saw, where the recorder died before it."""
+    newest = HandlerEvent("quote.read", "failure", CLOCK.now(), **end)
+    now = CLOCK.now().wall
+    failure = failure_of(no_events()(JournalWindow([newest], since=now - DAY, until=now, gaps=())))
+    assert says in failure.reason
+    assert (failure.details["error"], failure.details["observed"]) == (end.get("error"), {"tenant": "a"})
 
 
 async def test_no_events_passes_when_it_says() -> None:

@@ -197,7 +197,8 @@ async def test_processes_that_are_really_killed(tmp_path: Path) -> None:
             assert child.hear() == "done"
         dies.kill()
         later = create_controlled_clock(datetime.now(UTC) + timedelta(hours=1))
-        async with open_file_stores(path, clock=later) as stores:
+        stores = open_file_stores(path, clock=later)
+        async with stores, stores.recorder(Journal(clock=later), name="who asks", audit_only=True):
 
             async def ask(name: str) -> Any:
                 # an hour later all leases are over; the file is younger than the window, which is no recorder's gap

@@ -60,8 +60,10 @@ class FileHarness:
 
     async def reopen(self) -> None:
         await self._open.aclose()
-        stores = open_file_stores(self._path, clock=self.clock)
-        self.store = (await self._open.enter_async_context(stores)).journal_store
+        stores = await self._open.enter_async_context(open_file_stores(self._path, clock=self.clock))
+        asking = stores.recorder(Journal(clock=self.clock), name="who asks", audit_only=True)
+        await self._open.enter_async_context(asking)
+        self.store = stores.journal_store
 
 
 async def make_memory_harness() -> JournalStoreHarness:

@@ -16,6 +16,7 @@ import pytest
 
 from phyxius.adapters.sqlite import open_file_stores
 from phyxius.clock import create_controlled_clock, create_system_clock
+from phyxius.journal import Journal
 from phyxius.migration import JournalQuery, define_migration
 from tests.stores.processes import KILL_PHASES, Child
 
@@ -74,7 +75,8 @@ def faults_of(path: Path, said: list[list[str]]) -> Counter[str]:
 async def calls_in(path: Path) -> tuple[Counter[str], Counter[str]]:
     """The calls of the workers, as a query tells of them once their leases are over: all, and those that were lost."""
     clock = create_controlled_clock(datetime.now(UTC) + DAY / 2)
-    async with open_file_stores(path, clock=clock) as stores:
+    stores = open_file_stores(path, clock=clock)
+    async with stores, stores.recorder(Journal(clock=clock), name="who asks", audit_only=True):
         found = await stores.journal_store.query(JournalQuery("legacy.read"), DAY)
     assert not found.in_flight
     # what is left of a lost call is its start, and that did not know yet what it would observe

@@ -13,7 +13,12 @@ import attrs
 from phyxius.clock import Instant
 from phyxius.migration import Gap
 
-GapKind = Literal["lost", "clock"]
+GapKind = Literal["lost", "early", "clock"]
+
+
+def is_audit(name: str | None) -> bool:
+    """Whether a query asks for the audit of a migration by name."""
+    return name is not None and name.startswith("migration.") and name.endswith(".advance")
 
 
 @attrs.frozen
@@ -47,7 +52,7 @@ class RecorderRow:
     def vouches(self, name: str | None) -> bool:
         """Whether it leaves no gap for events of this name, however it ends."""
         if self.audit_only:
-            return name is None or not name.startswith("migration.")
+            return not is_audit(name)
         return name is not None and self.declared.get(name, False)
 
 
@@ -56,7 +61,8 @@ class GapRow:
     """A stretch of time that a recorder could not record in full.
 
     Attributes:
-        kind: `"lost"` spares the names that are recorded durably, `"clock"` spares none: the time did not pass.
+        kind: `"lost"` spares the names that are recorded durably; `"early"`, from before they were, spares none, nor
+            does `"clock"`: the time did not pass.
     """
 
     recorder: int
@@ -92,7 +98,7 @@ def gaps_of(
         yield _gap(since_ns, covered_since_ns, now_ns, "the file holds nothing from before then", None)
     for each in lost:
         recorder = by_id.get(each.recorder)
-        if each.kind == "clock" or recorder is None or not recorder.vouches(name):
+        if each.kind != "lost" or recorder is None or not recorder.vouches(name):
             yield _gap(each.since_ns, each.until_ns, now_ns, each.reason, recorder.name if recorder else None)
     for recorder in by_id.values():
         if recorder.closed or recorder.vouches(name):

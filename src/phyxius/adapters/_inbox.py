@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -58,20 +58,32 @@ class Inbox:
         journal: Where they come from.
         most: How many may wait; what comes beyond them is lost, and the store is told so.
         on_arrival: Called, in any thread, when something comes in after the inbox was empty.
+        is_stranded: Whether nobody can empty it any more, so that another may take its place.
     """
 
-    def __init__(self, journal: Journal[Any], most: int, on_arrival: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        journal: Journal[Any],
+        most: int,
+        on_arrival: Callable[[], object],
+        is_stranded: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._is_stranded = is_stranded
         self._store: Hashable = None
-        self._process = os.getpid()
         self._journal = journal
         self._most = most
         self._on_arrival = on_arrival
         self._waiting: deque[JournalEntry[HandlerEvent]] = deque()
         self._losses: Counter[str] = Counter()
-        self._refused = journal.refused
-        self._offset_ns = self._offset()
         self._taps = journal.follow(_Taps)
+        self._begin()
         self._has_warned = False
+
+    def _begin(self) -> None:
+        """Look at where it is: it may have been made before a fork, or before the clock was set."""
+        self._process = os.getpid()
+        self._refused = self._journal.refused
+        self._offset_ns = self._offset()
 
     def receipt(self, store: Hashable) -> Receipt | None:
         """What an earlier recorder of this journal has stored there last."""
@@ -90,8 +102,9 @@ class Inbox:
         """
         journal = self._journal
         with journal.paused():
+            self._begin()
             other = self._taps.open.get(store)
-            if other is not None and other._process == self._process:
+            if other is not None and other._process == self._process and not other._is_stranded():
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
             if forget:
                 self._taps.forget(store)
@@ -100,7 +113,7 @@ class Inbox:
                 # What was restored, or copied by a fork, another process recorded.
                 ours = entry.timestamp.mono_ns is not None and entry.timestamp.ns_since(journal.began) >= 0
                 if ours and entry.sequence >= stored:
-                    self.take(entry)
+                    self._take(entry)  # all of it: the bound is for what comes faster than it is stored
             if self._has_lost_since(*self._taps.told.get(store, (journal.began, journal.began))):
                 self._lose(journal.complete_since_reason)
             self._store = store
@@ -115,10 +128,15 @@ class Inbox:
         """Take in an entry; called while the journal is locked, and never raises."""
         if os.getpid() != self._process:
             self._forked()
-        elif not issubclass(type(entry.data), HandlerEvent):
-            self._lose("an entry of the journal was no HandlerEvent")
         elif len(self._waiting) >= self._most:
             self._lose("more was recorded than could be stored in time")
+        else:
+            self._take(entry)
+
+    def _take(self, entry: JournalEntry[Any]) -> None:
+        event = entry.data
+        if not issubclass(type(event), HandlerEvent) or not _has_proper_names(event):
+            self._lose("an entry of the journal was no proper HandlerEvent")
         else:
             self._waiting.append(entry)
             if len(self._waiting) == 1:
@@ -133,10 +151,10 @@ class Inbox:
             return Capture(
                 now=self._journal.clock.now(),
                 entries=tuple(self._waiting),
-                calls=tuple(call for call in self._journal.in_flight if isinstance(call, InFlightCall)),
+                calls=tuple(filter(_is_call, self._journal.in_flight)),
                 declared=self._journal.declared,
                 losses=dict(self._losses),
-                set_forward_ns=self._set_forward_ns(),
+                set_forward_ns=self.set_forward_ns(),
                 complete_since=self._journal.complete_since,
             )
 
@@ -159,6 +177,7 @@ class Inbox:
             self._taps.told[self._store] = capture.now, capture.complete_since
 
     def _forked(self) -> None:
+        self._lose("its process was forked")
         if not self._has_warned:
             self._has_warned = True
             _logger.error(
@@ -175,7 +194,8 @@ class Inbox:
             return False
         return journal.complete_since.ns_since(told) > 0  # else it let go of what was stored
 
-    def _set_forward_ns(self) -> int:
+    def set_forward_ns(self) -> int:
+        """By how much the wall clock was set forward since the store was last told."""
         step = self._offset() - self._offset_ns
         if step < -_NOTICED_STEP_NS:  # it was set back, which hides nothing: the new scale is what counts from here
             self._offset_ns += step
@@ -210,6 +230,16 @@ class _Taps:
 
     def cleared(self) -> None:
         """The same."""
+
+
+def _is_call(call: object) -> TypeGuard[InFlightCall]:
+    return isinstance(call, InFlightCall) and _has_proper_names(call)
+
+
+def _has_proper_names(event: HandlerEvent | InFlightCall) -> bool:
+    """Whether it can be told apart from others: foreign code may have put anything there."""
+    named = isinstance(event.name, str) and isinstance(event.source, str)
+    return named and (event.invocation_id is None or isinstance(event.invocation_id, str))
 
 
 def _offset(now: Instant) -> int:

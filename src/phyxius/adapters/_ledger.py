@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 
@@ -82,6 +83,8 @@ class Ledger:
 
     def __init__(self, name: str, audit_only: bool, lease: timedelta, began: Instant) -> None:
         self.durable: set[str] = set()
+        self.has_begun = False
+        self._prefix = uuid.uuid4().hex
         self.audit_only = audit_only
         self.stored_until = began
         self.answered = 0
@@ -103,7 +106,7 @@ class Ledger:
 
     def durable_call(self, call: InFlightCall) -> str:
         """Note that the start of a call is stored apart from the batches; its key."""
-        key = _key(call)
+        key = self._key(call)
         self._durable_calls.add(key)
         return key
 
@@ -149,7 +152,7 @@ class Ledger:
             self.answered = batch.answered or 0
 
     def _last_of(self, batch: Batch, capture: Capture, request: int, unwritable: int, closed: bool) -> Batch:
-        calls = {_key(call): call for call in capture.calls}
+        calls = {self._key(call): call for call in capture.calls}
         # Between an event and the end of its call there is a moment in which both are seen.
         self._finished = (self._finished | {entry.data.invocation_id for entry in capture.entries}) & calls.keys()
         news = [
@@ -175,11 +178,16 @@ class Ledger:
             closed=closed,
         )
 
+    def _key(self, call: InFlightCall) -> str:
+        return call.invocation_id or f"{self._prefix}-{id(call)}"
+
     def _gaps(self, capture: Capture, unwritable: int) -> list[NewGap]:
         until_ns = capture.now.wall_ns
         since_ns = min(self.stored_until.wall_ns, until_ns)
         reasons = [*capture.losses, *(["an event could not be written"] if unwritable else [])]
-        gaps = [NewGap(since_ns, until_ns, "lost", reason) for reason in reasons]
+        # What was lost before the pledge was stored, it does not cover.
+        kind: GapKind = "lost" if self.has_begun else "early"
+        gaps = [NewGap(since_ns, until_ns, kind, reason) for reason in reasons]
         if capture.set_forward_ns:
             by = timedelta(microseconds=capture.set_forward_ns // 1_000)
             reason = f"the clock went forward by {by} without that time having passed here"
@@ -188,7 +196,9 @@ class Ledger:
 
     def _look_for_broken_pledges(self, capture: Capture) -> None:
         if self._taken_over is None:  # what began before the recorder is taken over as it is
-            self._taken_over = {_key(call) for call in capture.calls} | {e.data.invocation_id for e in capture.entries}
+            self._taken_over = {self._key(call) for call in capture.calls} | {
+                e.data.invocation_id for e in capture.entries
+            }
         known = self._durable_calls | self._taken_over
         for entry in capture.entries:
             event = entry.data
@@ -201,7 +211,7 @@ class Ledger:
                     self._name,
                 )
         sources = {entry.data.source for entry in capture.entries} | {call.source for call in capture.calls}
-        if self.audit_only and sources - {"migration"}:
+        if self.audit_only and (sources - {"migration"} or capture.losses):
             self.audit_only = False
             _logger.warning("recorder %s is audit_only, but its process runs handlers; it is so no more", self._name)
 
@@ -235,7 +245,3 @@ def is_storable(name: str) -> bool:
     except PayloadError:
         return False
     return True
-
-
-def _key(call: InFlightCall) -> str:
-    return call.invocation_id or f"object-{id(call)}"

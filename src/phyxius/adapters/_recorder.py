@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
+from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._inbox import Capture, Inbox, Receipt
 from phyxius.adapters._ledger import Batch, Ledger, Parcel, is_storable
 from phyxius.adapters._records import CallRow
@@ -77,13 +78,12 @@ class Recorder:
         lease: timedelta,
         max_pending: int,
     ) -> None:
-        _check(name, durable, lease, max_pending)
+        _check(name, durable, audit_only, lease, max_pending)
         self._tables = tables
         self._journal = journal
         self._name = name
         self._durable = frozenset(durable)
-        self._process = os.getpid()
-        self._inbox = Inbox(journal, max_pending, self._wake_up)
+        self._inbox = Inbox(journal, max_pending, self._wake_up, lambda: self.is_stranded)
         self._stop_keeping: Callable[[], None] = _do_nothing
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,9 +91,16 @@ class Recorder:
         self._woken = asyncio.Event()
         self._failing = False
         self._id: int | None = None
-        self._began_ns = journal.began.wall_ns
-        self._ledger = Ledger(name, audit_only, lease, journal.began)
+        self._closed = False
+        self._new_ledger = partial(Ledger, name, audit_only, lease)
+        self._look_around()
         self._outbox: deque[Parcel] = deque()
+
+    def _look_around(self) -> None:
+        """Take in where it is: it may have been made before a fork, which begins the journal anew."""
+        self._process = os.getpid()
+        self._began_ns = self._journal.began.wall_ns
+        self._ledger = self._new_ledger(self._journal.began)
 
     # -- its life
 
@@ -128,6 +135,7 @@ class Recorder:
         if self._loop is not None:
             raise RuntimeError("a recorder is used once; make another")
         self._loop = asyncio.get_running_loop()
+        self._look_around()
         self._journal.declare(*self._durable)
         receipt = self._inbox.receipt(self.key)
         known = receipt is None or await self._tables.has(receipt)
@@ -153,6 +161,10 @@ class Recorder:
         self._stop_keeping = self._journal.keep_starts(self)
         self._ledger.pledge(self._durable)
         await self._store()
+        self._ledger.has_begun = True
+        for keeper in self._journal.start_keepers:
+            if isinstance(keeper, Recorder) and keeper.is_stranded and keeper.key == self.key:
+                keeper._stop_keeping()  # not earlier: until now its pledge was the one that held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -177,14 +189,20 @@ class Recorder:
             with self._journal.paused():  # nothing can come between the last look and the end
                 self._stop_keeping()
                 self._inbox.close()
-            if self._id is not None:
+            if self._id is not None and not self._closed:
                 await self._send()
                 await self._write(closed=True)
+            self._closed = True
 
     @property
     def is_running(self) -> bool:
         """Whether it stores what is recorded, on the running event loop."""
         return self._loop is asyncio.get_running_loop() and not any(task.done() for task in self._tasks)
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether it was made here, and did not come over in a fork."""
+        return self._process == os.getpid()
 
     @property
     def is_stranded(self) -> bool:
@@ -255,7 +273,7 @@ class Recorder:
             request = 0
             with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
                 request = await self._tables.request()
-            if request > self._ledger.answered or self._ledger.is_due(clock.now()):
+            if request > self._ledger.answered or self._ledger.is_due(clock.now()) or self._inbox.set_forward_ns():
                 await self._try_to_store(request)
 
     async def _try_to_store(self, request: int = 0) -> bool:
@@ -273,6 +291,8 @@ class Recorder:
 
     async def _store(self, request: int = 0) -> None:
         async with self._storing:
+            if self._closed:
+                return
             await self._send()  # what a failure has left
             await self._write(request)
 
@@ -309,16 +329,21 @@ def running_recorders(key: Hashable) -> list[Recorder]:
     return [recorder for recorder in _running if recorder.key == key and recorder.is_running]
 
 
+def has_recorder(key: Hashable) -> bool:
+    """Whether this process writes to a store, from whatever event loop."""
+    return any(recorder.key == key and recorder.is_of_this_process for recorder in _running)
+
+
 def _do_nothing() -> None:
     """Nothing is kept yet."""
 
 
-def _check(name: str, durable: Collection[str], lease: timedelta, max_pending: int) -> None:
+def _check(name: str, durable: Collection[str], audit_only: bool, lease: timedelta, max_pending: int) -> None:
     if not isinstance(name, str) or not name or not is_storable(name):
         raise SpecError(f"a recorder needs a name by which people know its process, not {name!r}")
-    if isinstance(durable, str) or not all(isinstance(each, str) and each for each in durable):
+    if isinstance(durable, str) or not all(isinstance(each, str) and each and is_storable(each) for each in durable):
         raise SpecError(f'durable must be a collection of names such as ["quote.read_old"], not {durable!r}')
-    if lease < _SHORTEST_LEASE:
-        raise SpecError(f"a lease of {lease} would run out between two renewals; give at least {_SHORTEST_LEASE}")
-    if max_pending < 1:
-        raise SpecError(f"max_pending must be at least 1, not {max_pending}")
+    if audit_only and durable:
+        raise SpecError("a process that runs no handlers (audit_only) has no durable names; say one or the other")
+    check_duration(lease, "lease", _SHORTEST_LEASE)
+    check_count(max_pending, "max_pending")

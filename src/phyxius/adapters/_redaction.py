@@ -10,6 +10,8 @@ _PATTERNS = (
     (re.compile(r"\[parameters: .*", re.DOTALL), "[parameters: ***]"),
     # user and password in a URL
     (re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*(?=@)"), "***"),
+    # the same where the rest was cut off; what looks like a port is one
+    (re.compile(r"(?<=://)[^\s/@:]+:(?!\d{1,5}(?:…|$))[^\s/@]*(?=…|$)"), "***"),
     (re.compile(r"\b(Bearer|Basic|Digest)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     # a name that says it, with what follows it
     (

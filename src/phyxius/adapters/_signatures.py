@@ -8,9 +8,13 @@ from typing import Any
 
 import attrs
 
+from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.clock import Instant
 from phyxius.fp import Err, Ok, err, ok
 from phyxius.migration import EvidenceFailure, SpecError
+
+_MOST_TOLD = 10
+_LONGEST_NOTE = 200
 
 
 @attrs.frozen
@@ -65,7 +69,7 @@ class Signature:
         return {
             "id": self.id,
             "signer": self.signer,
-            "note": self.note,
+            "note": self.note[:_LONGEST_NOTE],
             "signed_at": self.signed_at.wall.isoformat(),
             "until": min(ends).isoformat() if ends else None,
         }
@@ -92,10 +96,9 @@ class Terms:
         Raises:
             SpecError: Nobody could ever meet it, or everybody would.
         """
-        if type(quorum) is not int or quorum < 1:
-            raise SpecError(f"quorum must be a whole number from 1, not {quorum!r}")
-        if valid_for is not None and (not isinstance(valid_for, timedelta) or valid_for <= timedelta(0)):
-            raise SpecError(f"valid_for must be a positive timedelta, not {valid_for!r}")
+        check_count(quorum, "quorum")
+        if valid_for is not None:
+            check_duration(valid_for, "valid_for")
         if signers is None:
             return cls(quorum, None, valid_for)
         if isinstance(signers, str) or not all(isinstance(each, str) and each for each in signers):
@@ -105,9 +108,9 @@ class Terms:
         return cls(quorum, frozenset(signers), valid_for)
 
     def judge(
-        self, signatures: Iterable[Signature], now: Instant, revision: int
+        self, signatures: Iterable[Signature], now: Instant, revision: int, file: str
     ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:
-        """Whether the signatures for one subject are enough."""
+        """Whether the signatures for one subject are enough; `file` names where they are from."""
         standing: dict[str, Signature] = {}
         doubts: dict[str, str] = {}
         for signature in signatures:
@@ -120,8 +123,9 @@ class Terms:
             elif signature.signer not in standing:
                 doubts[signature.signer] = doubt
         if len(standing) >= self.quorum:
-            signed = [standing[signer].payload(self.valid_for) for signer in sorted(standing)]
-            payload: dict[str, object] = {"signatures": signed}
+            enough = sorted(standing)[: max(self.quorum, _MOST_TOLD)]
+            signed = [standing[signer].payload(self.valid_for) for signer in enough]
+            payload: dict[str, object] = {"signatures": signed, "file": file}
             return ok(payload)
         return err(self._failure(sorted(standing), doubts))
 
@@ -136,17 +140,26 @@ class Terms:
         )
 
 
-def relied_on(payloads: Mapping[str, object]) -> dict[str, dict[int, str | None]]:
-    """The signatures that the evidence of an attempt relies on, by source: their ids, and until when they count."""
-    found: dict[str, dict[int, str | None]] = {}
-    for source, payload in payloads.items():
-        signatures: Any = payload.get("signatures") if isinstance(payload, Mapping) else None
-        if isinstance(signatures, list):
-            ids = {
-                each["id"]: each.get("until")
-                for each in signatures
-                if isinstance(each, Mapping) and type(each.get("id")) is int
-            }
-            if ids and len(ids) == len(signatures):
-                found[source] = ids
-    return found
+@attrs.frozen
+class Reliance:
+    """The signatures that one source's evidence relies on.
+
+    Attributes:
+        file: Where they are from.
+        until: Until when each counts, by id.
+    """
+
+    file: str
+    until: Mapping[int, str | None]
+
+
+def relied_on(payloads: Mapping[str, object]) -> dict[str, Reliance]:
+    """The signatures that the evidence of an attempt relies on, by source."""
+    return {source: found for source, payload in payloads.items() if (found := _reliance(payload)) is not None}
+
+
+def _reliance(payload: Any) -> Reliance | None:
+    try:
+        return Reliance(str(payload["file"]), {int(each["id"]): each["until"] for each in payload["signatures"]})
+    except (TypeError, KeyError, ValueError):  # another source's evidence
+        return None

@@ -49,12 +49,19 @@ class Runtime(Generic[P]):
 
         That is a value, so that a `CancelledError` of the store's own is never taken for one of the caller's.
         """
-        answer = await self.ask_store(lambda: self.phase_store.current())  # noqa: PLW0108 - the look-up may raise
+        answer = await self.ask_store(self._current)
         if isinstance(answer, Err):
             return answer
         if not issubclass(type(answer.value), str):
             return Err(WrongShapeError(representation(answer.value), "a phase"))
         return Ok(plain(answer.value))
+
+    async def _current(self) -> str:
+        phase = await self.phase_store.current()
+        check_order = getattr(self.phase_store, "check_order", None)
+        if check_order is not None:
+            await check_order()
+        return phase
 
     async def ask_store(self, function: Callable[[], Any]) -> Result[Any, BaseException]:
         """Ask the phase store something that may be given up on."""

@@ -30,13 +30,14 @@ class NoEvents:
         leaves = newest.completed_at.wall_rounded_up + (window.until - window.since) + timedelta(microseconds=1)
         return err(
             EvidenceFailure(
-                f"saw {counted(len(window), 'event')}, the newest at {newest.completed_at.wall.isoformat()}; "
-                "find who still causes them, then wait until they have left the window",
+                f"saw {counted(len(window), 'event')}, the newest at {newest.completed_at.wall.isoformat()}"
+                f"{_unfinished(newest)}; find who still causes them, then wait until they have left the window",
                 {
                     "count": len(window),
                     "newest": newest.completed_at.wall,
                     "name": newest.name,
                     "observed": _known(newest),
+                    "error": newest.error,
                     "correlation_id": newest.correlation_id,
                 },
                 retry_at=leaves,
@@ -162,6 +163,13 @@ def _answer(test: Test, event: HandlerEvent) -> bool:
     if type(answer) is not bool:
         raise TypeError(f"the test must answer True or False, not {type(answer).__name__}")
     return answer
+
+
+def _unfinished(event: HandlerEvent) -> str:
+    """Says of a call whose end nobody saw that it is one."""
+    if isinstance(event.observed, ObservedSoFar) and event.error is not None:
+        return f" (a call whose end nobody saw: {event.error.message})"
+    return ""
 
 
 def _known(event: HandlerEvent) -> dict[str, object]:

@@ -89,7 +89,9 @@ class PhaseStore(Protocol):
     - `scope`: `"process"` if no other process sees it, else `"fleet"`, the default;
     - `async resolve(attempt, /) -> Committed | None`: what became of an attempt. It is a fence: after None,
       `try_advance` with that attempt raises `AttemptFencedError`;
-    - `async history() -> Sequence[Transition]`.
+    - `async history() -> Sequence[Transition]`;
+    - `async check_order() -> None`: raises `SpecChangedError` where `try_advance` would, so that this is said before
+      any evidence is asked.
     """
 
     async def current(self) -> str:

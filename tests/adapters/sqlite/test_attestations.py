@@ -83,7 +83,8 @@ async def test_a_signature_opens_the_gate(stores: FileStores) -> None:
     answer = await advance(stores, spec)
     at = signed.signed_at.wall.isoformat()
     told = {"id": signed.id, "signer": "ada", "note": "looked at it", "signed_at": at, "until": None}
-    assert answer.value.evidence == {"dba": {"signatures": [told]}}
+    file = stores._database.identity[0]
+    assert answer.value.evidence == {"dba": {"signatures": [told], "file": file}}
     (transition,) = await stores.phase_store(spec).history()
     assert transition.evidence == answer.value.evidence
 
@@ -367,6 +368,37 @@ async def test_too_old_at_the_commit(stores: FileStores, phyxius_clock: Controll
     assert (error.committed, error.error.why) == ("no", "it counted until 1970-01-01T00:00:00.000001+00:00")
 
 
+async def test_signatures_of_another_file(stores: FileStores, phyxius_clock: ControlledClock, tmp_path: Path) -> None:
+    """A commit cannot look at them again, so it is not made on the strength of them."""
+    async with open_file_stores(tmp_path / "people.db", clock=phyxius_clock) as people:
+        spec = spec_of("expand", "flip", dba=people.attestations.signed_off())
+        for each in (stores, people):
+            await each.phase_store(spec).current()
+        await people.attestations.sign(spec, to="flip", source="dba", signer="ada")
+        error = (await advance(stores, spec)).error
+        assert (error.committed, error.error.signer, error.error.why) == (
+            "no",
+            None,
+            "it is in another file than the phase",
+        )
+        assert "the signature of somebody stopped" in str(error.error)
+
+
+async def test_a_signature_that_is_gone(stores: FileStores) -> None:
+    """A row that somebody deleted between the check and the commit counts no more."""
+    meanwhile = Meanwhile(stores)
+    spec = meanwhile.spec()
+    await stores.phase_store(spec).current()
+    await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
+
+    async def delete() -> None:
+        await stores._database.write(lambda connection: connection.execute("DELETE FROM signatures"))
+
+    meanwhile.happens = delete
+    error = (await advance(stores, spec)).error
+    assert (error.committed, error.error.why) == ("no", "it is gone")
+
+
 async def test_after_the_commit_nothing_is_revoked(stores: FileStores) -> None:
     """What a step was taken on stays as it was; who would take it back is told that it is too late."""
     spec = await signable(stores)
@@ -412,7 +444,7 @@ async def test_other_evidence_may_look_like_signatures(stores: FileStores, signa
 async def test_the_phase_is_read_first(stores: FileStores) -> None:
     """The file must know the order that is signed for."""
     spec = spec_of(dba=stores.attestations.signed_off())
-    with pytest.raises(SpecError, match="the file does not know this migration yet; have its phase read once"):
+    with pytest.raises(SpecError, match="the file does not know this migration yet; await"):
         await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
     assert await stores.attestations.signatures(spec, to="flip", source="dba") == ()
     assert await stores.attestations.revoke(spec, to="flip", source="dba", signer="ada") == 0
@@ -423,11 +455,11 @@ async def test_the_phase_is_read_first(stores: FileStores) -> None:
     [
         ({"to": "gone"}, r"a transition enters one of \['flip', 'contract'\], and not 'gone'"),
         ({"to": "expand"}, r"a transition enters one of \['flip', 'contract'\], and not 'expand'"),
-        ({"source": "gone"}, r'phase "flip": it asks for no signature \'gone\', but for \[\'dba\'\]'),
-        ({"source": "schema"}, r"it asks for no signature 'schema', but for \['dba'\]"),
-        ({"to": "contract"}, r"it asks for no signature 'dba', but for \[\]"),
-        ({"signer": ""}, r'phase "flip", source "dba": a signature needs a signer'),
-        ({"signer": " \t"}, r'phase "flip", source "dba": a signature needs a signer'),
+        ({"source": "gone"}, r'phase "flip": it asks for no signature \'gone\'; those it asks for are \'dba\''),
+        ({"source": "schema"}, r"it asks for no signature 'schema'; those it asks for are 'dba'"),
+        ({"to": "contract"}, r"it asks for no signature 'dba'; it asks for none"),
+        ({"signer": ""}, r'phase "flip", source "dba": signer must be a text'),
+        ({"signer": " \t"}, r'phase "flip", source "dba": signer must be a text'),
         ({"note": "x" * 1_000}, "a note may have 1000 characters: it goes into the evidence"),
         ({"valid_for": timedelta(0)}, r'source "dba": valid_for must be a positive timedelta'),
         ({"valid_for": -DAY}, r'source "dba": valid_for must be a positive timedelta'),

@@ -47,7 +47,7 @@ async def test_a_copy_is_another_file(tmp_path: Path, phyxius_clock: ControlledC
             connection.execute("VACUUM INTO ?", [str(tmp_path / "copy.db")])
         await phyxius_clock.elapse(timedelta(seconds=5))
         call(journal)
-        async with copy:
+        async with copy, copy.recorder(Journal(clock=phyxius_clock), name="who asks", audit_only=True):
             window = await asked(copy)
             assert (len(window), [gap.recorder for gap in window.gaps]) == (0, ["api"])
         assert len(await asked(original)) == 1

@@ -13,7 +13,7 @@ FORKS = """
 import asyncio, logging, os, sys, warnings
 from datetime import timedelta
 from phyxius import Journal, JournalQuery, create_system_clock, recorded
-from phyxius.adapters.sqlite import open_file_stores
+from phyxius.adapters.sqlite import FileStoreError, open_file_stores
 
 warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what this is about
 logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message).60s")
@@ -27,8 +27,8 @@ def call(name):
 async def child():
     try:
         call("durable")
-    except RuntimeError as error:
-        print("refused:", error)
+    except FileStoreError as error:
+        print("refused:", error.problem, error.detail)
     call("background")
     call("background")
     async with stores:
@@ -41,9 +41,11 @@ async def parent():
         call("background")
         sys.stdout.flush()
         if not (pid := os.fork()):
-            asyncio.run(child())
-            sys.stdout.flush()
-            os._exit(0)
+            try:
+                asyncio.run(child())
+            finally:
+                sys.stdout.flush()
+                os._exit(0)
         os.waitpid(pid, 0)
         for name in ("durable", "background"):
             window = await stores.journal_store.query(JournalQuery(name), timedelta(minutes=5))
@@ -62,7 +64,7 @@ def test_a_forked_child_opens_its_own(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "phyxius.adapters: this process was forked from one that had a recorder open, a",
-        "refused: this was opened before the process was forked: open it in the child",
+        "refused: not_open it was opened before this process was forked",
         "durable 2 True {None}",
         "background 4 True {None}",
     ]

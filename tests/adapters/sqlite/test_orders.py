@@ -27,6 +27,7 @@ from phyxius.migration import (
     SpecError,
     create_migration,
     define_migration,
+    schema_applied,
 )
 from tests.adapters.sqlite.support import contents, file_stores, snapshot, spec_of
 
@@ -84,6 +85,23 @@ async def test_another_order_is_refused(flipped: FileStores, order: tuple[str, .
     (entry,) = journal
     assert entry.data.observed["refusal"]["type"] == "SPEC_CHANGED"
     assert await flipped.phase_store(SPEC).current() == "flip"
+
+
+async def test_a_build_of_yesterday_is_told_so_first(flipped: FileStores) -> None:
+    """It reads on, but neither its `readiness()` nor its `advance()` asks any evidence for a step it cannot take."""
+
+    @schema_applied
+    def asked() -> Any:
+        raise AssertionError("this was not to be asked")
+
+    yesterday = define_migration(name="quotes", phases={"expand": {}, "flip": {}, "contract": {"asked": asked}})
+    await flipped.phase_store(SPEC).amend(spec_of(*AHEAD["added"]), who="ada", why="reason")
+    journal: Journal[Any] = Journal(clock=flipped.clock)
+    running = create_migration(yesterday, journal=journal, phase_store=flipped.phase_store(yesterday))
+    assert await running.current_phase() == "flip"
+    with pytest.raises(SpecChangedError):
+        await running.readiness()
+    assert isinstance((await running.advance()).error, SpecChanged)
 
 
 async def test_an_order_that_changes_meanwhile(stores: FileStores) -> None:
@@ -164,7 +182,7 @@ async def test_an_order_may_come_back(flipped: FileStores) -> None:
 @pytest.mark.parametrize("who, why", [("", "reason"), ("ada", ""), (" ", "reason"), ("ada", "\n")])
 async def test_it_needs_a_who_and_a_why(flipped: FileStores, who: str, why: str) -> None:
     """An amendment that nobody stands for is refused."""
-    with pytest.raises(SpecError, match=r'^migration "quotes": an amendment needs a who and a why'):
+    with pytest.raises(SpecError, match=r'^migration "quotes": wh[oy] must be a text that is not empty'):
         await flipped.phase_store(SPEC).amend(spec_of(*AHEAD["added"]), who=who, why=why)
     assert len(orders(flipped)) == 1
 

@@ -118,13 +118,13 @@ async def test_a_batch_is_stored_once(stores: FileStores, tables: FileRecorderTa
 async def test_calls_that_end_are_forgotten(
     stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
 ) -> None:
-    """Those of this recorder; and a start that is stored twice is there once."""
+    """Whoever has kept them: their keys are unique; and a start that is stored twice is there once."""
     first = await tables.create("api-1", False, 5, batch(1, started=[("k", call_row(clock)), ("l", call_row(clock))]))
-    second = await tables.create("api-2", False, 5, batch(1, started=[("k", call_row(clock))]))
+    await tables.create("api-2", False, 5, batch(1, started=[("k", call_row(clock))]))
     await tables.keep(first, "k", call_row(clock))
     assert len(rows_of(stores, "SELECT * FROM starts")) == 3
     await tables.store(first, batch(2, ended=["k", "unknown"]))
-    assert rows_of(stores, "SELECT recorder, call FROM starts") == [(first, "l"), (second, "k")]
+    assert rows_of(stores, "SELECT recorder, call FROM starts") == [(first, "l")]
 
 
 async def test_a_name_can_stop_being_durable(stores: FileStores, tables: FileRecorderTables) -> None:
@@ -244,3 +244,27 @@ async def test_the_key_names_the_file(
     ):
         assert FileRecorderTables(same._database).key == tables.key
         assert FileRecorderTables(other._database).key != tables.key
+
+
+async def test_starts_that_cannot_be_stored_fail_together(tmp_path: Path, clock: ControlledClock) -> None:
+    """Nobody waits for the same lock once more after somebody has waited for it in vain; later the stores work on."""
+    path = tmp_path / "locked.db"
+    async with open_file_stores(path, clock=clock, lock_timeout=timedelta(milliseconds=20)) as stores:
+        tables = FileRecorderTables(stores._database)
+        recorder = await tables.create("api-1", False, 5, batch(1))
+        tried: list[str] = []
+        transaction = stores._database._transaction
+
+        def counted(begin: str, work: Any, connection: sqlite3.Connection) -> Any:
+            tried.append(begin)
+            return transaction(begin, work, connection)
+
+        stores._database._transaction = counted
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            keeping = [tables.keep(recorder, f"k{number}", call_row(clock)) for number in range(20)]
+            answers = await asyncio.gather(*keeping, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {FileStoreError}
+        assert len(tried) == 1
+        await tables.keep(recorder, "later", call_row(clock))
+        assert rows_of(stores, "SELECT call FROM starts") == [("later",)]

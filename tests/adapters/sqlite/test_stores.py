@@ -18,6 +18,7 @@ import pytest
 
 from phyxius.adapters.sqlite import FileStoreError, open_file_stores
 from phyxius.adapters.sqlite import _database as database_module
+from phyxius.adapters.sqlite._database import _mount_points
 from phyxius.clock import ControlledClock, SystemClock, create_controlled_clock, run_in_thread
 from phyxius.fp import Ok
 from phyxius.journal import Journal
@@ -125,14 +126,14 @@ def test_what_is_no_path(path: str) -> None:
 @pytest.mark.parametrize("lock_timeout", [timedelta(0), timedelta(seconds=-1)])
 def test_a_time_that_makes_no_sense(lock_timeout: timedelta) -> None:
     """A lock that is not waited for would fail whenever two processes write at once."""
-    with pytest.raises(SpecError, match="lock_timeout must be positive"):
+    with pytest.raises(SpecError, match="lock_timeout must be a positive"):
         open_file_stores("a.db", lock_timeout=lock_timeout)
 
 
 @pytest.mark.parametrize("bound", [0, -1])
 def test_a_bound_that_makes_no_sense(bound: int) -> None:
     """A window without events would be cut off always."""
-    with pytest.raises(SpecError, match="max_window_events must be at least 1"):
+    with pytest.raises(SpecError, match="max_window_events must be a whole number from 1"):
         open_file_stores("a.db", max_window_events=bound)
 
 
@@ -436,3 +437,59 @@ async def test_what_is_recorded_is_what_was_opened(tmp_path: Path) -> None:
     async with open_file_stores(tmp_path / "b.db") as stores:
         assert await stores.phase_store(SPEC).current() == "expand"
     assert len(contents(tmp_path / "b.db")["transitions"]) == 0
+
+
+# -- files that are not made, and files with two names
+
+
+async def test_a_file_that_is_not_made(tmp_path: Path) -> None:
+    """With `create=False` a file that is not there, or is empty, is an error and no new migration."""
+    path = tmp_path / "m.db"
+    for _ in range(2):
+        with pytest.raises(FileStoreError, match="look at the path") as caught:
+            await open_file_stores(path, create=False).__aenter__()
+        assert caught.value.problem == "missing"
+        assert contents_of(tmp_path) in ({}, {"m.db": b""})
+        path.touch()
+    async with open_file_stores(path):
+        pass
+    async with open_file_stores(path, create=False) as stores:
+        assert stores.path == str(path)
+
+
+async def test_a_file_with_two_names(tmp_path: Path) -> None:
+    """Each name would have a write-ahead log of its own, so neither is taken."""
+    async with open_file_stores(tmp_path / "m.db"):
+        pass
+    (tmp_path / "again.db").hardlink_to(tmp_path / "m.db")
+    for name in ("m.db", "again.db"):
+        with pytest.raises(FileStoreError, match="hard links"):
+            await open_file_stores(tmp_path / name).__aenter__()
+    (tmp_path / "again.db").unlink()
+    (tmp_path / "link.db").symlink_to(tmp_path / "m.db")
+    async with open_file_stores(tmp_path / "link.db"):  # it leads to the one name
+        pass
+
+
+async def test_a_file_that_is_mounted_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log would stay behind in the container that made it."""
+    path = tmp_path / "m m.db"
+    async with open_file_stores(path):
+        pass
+    assert "/proc" in _mount_points()
+    monkeypatch.setattr(database_module, "_mount_points", lambda: ["/", str(path)])
+    with pytest.raises(FileStoreError, match="mount its directory"):
+        await open_file_stores(path).__aenter__()
+
+
+def test_what_is_mounted_is_read_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names with blanks are written with their codes; where there is no list, nothing is known."""
+    (tmp_path / "mountinfo").write_text("36 35 98:0 /m.db /app/m\\040m.db rw - ext4 /dev/root rw\n", encoding="utf-8")
+    monkeypatch.setattr(database_module, "_MOUNTS", tmp_path / "mountinfo")
+    assert _mount_points() == ["/app/m m.db"]
+    monkeypatch.setattr(database_module, "_MOUNTS", tmp_path / "nothing")
+    assert _mount_points() == []
+
+
+def contents_of(directory: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in directory.iterdir()}

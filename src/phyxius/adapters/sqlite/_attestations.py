@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from phyxius.adapters._arguments import check_duration, check_text
 from phyxius.adapters._signatures import Signature, Terms
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._orders import Recorded, plain_order, recorded
@@ -61,14 +62,15 @@ class FileAttestations:
         async def check() -> Result[dict[str, object], EvidenceFailure]:
             subject = current_attempt()
 
-            def read(connection: sqlite3.Connection) -> tuple[list[Signature], int]:
+            def read(connection: sqlite3.Connection) -> tuple[list[Signature], int, str]:
+                (file,) = connection.execute("SELECT file FROM journal").fetchone()
                 found = recorded(connection, subject.migration)
                 signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
                 standing = [each for each in signatures if each.from_phase == subject.from_phase]
-                return standing, 0 if found is None else found.revision
+                return standing, 0 if found is None else found.revision, file
 
-            signatures, revision = await self._database.read(read)
-            return terms.judge(signatures, self._clock.now(), revision)
+            signatures, revision, file = await self._database.read(read)
+            return terms.judge(signatures, self._clock.now(), revision, file)
 
         return attestation(check)
 
@@ -99,13 +101,11 @@ class FileAttestations:
             PayloadError: The signer or the note holds what databases refuse.
         """
         phase, source = _subject(spec, to, source)
-        signer, note = to_json_value(signer).strip(), to_json_value(note)
-        if not signer:
-            raise SpecError("a signature needs a signer", spec.name, phase, source)
+        signer, note = check_text(to_json_value(signer), "signer", (spec.name, phase, source)), to_json_value(note)
         if len(signer) + len(note) > _LONGEST_NOTE:
             raise SpecError(f"a note may have {_LONGEST_NOTE} characters: it goes into the evidence", spec.name, phase)
-        if valid_for is not None and valid_for <= timedelta(0):
-            raise SpecError(f"valid_for must be a positive timedelta, not {valid_for!r}", spec.name, phase, source)
+        if valid_for is not None:
+            check_duration(valid_for, "valid_for", at=(spec.name, phase, source))
 
         def write(connection: sqlite3.Connection) -> Signature:
             now = self._clock.now()
@@ -177,7 +177,9 @@ class FileAttestations:
         declared = plain_order(spec)
         found = recorded(connection, spec.name)
         if found is None:
-            raise SpecError("the file does not know this migration yet; have its phase read once, then sign", spec.name)
+            raise SpecError(
+                "the file does not know this migration yet; await stores.phase_store(spec).current() once", spec.name
+            )
         if found.phases != declared:
             raise SpecChangedError(found.phases, declared)
         return found
@@ -194,5 +196,6 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str]:
         sources |= spec.phases[order[0]].evidence  # it runs when the first phase is left
     signable = [name for name, each in sources.items() if isinstance(each, AttestationEvidence)]
     if source not in signable:
-        raise SpecError(f"it asks for no signature {source!r}, but for {signable}", spec.name, to)
+        wanted = f"those it asks for are {', '.join(map(repr, signable))}" if signable else "it asks for none"
+        raise SpecError(f"it asks for no signature {source!r}; {wanted}", spec.name, to)
     return to, source

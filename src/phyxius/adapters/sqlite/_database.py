@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -21,6 +22,7 @@ from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+_MOUNTS = Path("/proc/self/mountinfo")
 _READERS = 4
 _QUERIES = 8
 _POLL = timedelta(milliseconds=5)
@@ -39,6 +41,9 @@ class WriteGroup(Protocol):
     def written(self, items: list[Any]) -> None:
         """It is committed."""
 
+    def failed(self, items: list[Any], error: Exception) -> None:
+        """It could not be written: who waits in line need not wait for that once more."""
+
 
 class Database:
     """The connections of one process to one file. A cancelled caller leaves no transaction open.
@@ -46,11 +51,13 @@ class Database:
     Args:
         path: The file, as an absolute path.
         clock: Says when the file began.
+        create: Whether to make it if it is not there.
         lock_timeout: How long to wait for the lock of another process, in real time.
     """
 
-    def __init__(self, path: str, clock: Clock, lock_timeout: timedelta) -> None:
+    def __init__(self, path: str, clock: Clock, lock_timeout: timedelta, create: bool = True) -> None:
         self.path = path
+        self._create = create
         self._clock = clock
         self._lock_timeout = lock_timeout
         self._process = os.getpid()
@@ -129,14 +136,24 @@ class Database:
         self._while_open(self._writes).run_blocking(partial(self._write_group, group))
 
     def _while_open(self, workers: Workers[sqlite3.Connection]) -> Workers[sqlite3.Connection]:
+        self.check_open()
+        return workers
+
+    def check_open(self) -> None:
+        """Refuse to work before it is opened, after it is closed, and in a forked child."""
         if self._file is None:
             raise FileStoreError(self.path, "not_open")
-        return workers
+        if self._process != os.getpid():  # pragma: no cover - in a fork
+            raise FileStoreError(self.path, "not_open", "it was opened before this process was forked")
 
     def _write_group(self, group: WriteGroup, connection: sqlite3.Connection) -> None:
         if items := group.take():
-            self._transaction("BEGIN IMMEDIATE", partial(group.write, items), connection)
-            group.written(items)
+            try:
+                self._transaction("BEGIN IMMEDIATE", partial(group.write, items), connection)
+            except FileStoreError as error:
+                group.failed(items, error)
+            else:
+                group.written(items)
 
     def _transaction(self, begin: str, work: Work[T], connection: sqlite3.Connection) -> T:
         with self._errors():
@@ -195,6 +212,10 @@ class Database:
         status = _status(self.path)
         if status is not None and not stat.S_ISREG(status.st_mode):
             raise FileStoreError(self.path, "unreachable", "it is no file")
+        if not self._create and (status is None or not status.st_size):
+            raise FileStoreError(self.path, "missing")
+        if status is not None and (other := _other_name(self.path, status)):
+            raise FileStoreError(self.path, "unreachable", other)
         with self._errors():
             if status is not None and status.st_size:
                 with contextlib.closing(self._connect("ro")) as connection:
@@ -279,3 +300,21 @@ def _status(path: str) -> os.stat_result | None:
         return None
     except OSError as error:
         raise FileStoreError(path, "unreachable", str(error)) from error
+
+
+def _other_name(path: str, status: os.stat_result) -> str | None:
+    """Why a file may be known by another name, under which it would have a write-ahead log of its own."""
+    if status.st_nlink > 1:
+        return "it has hard links, and each name would have a log of its own: keep one"
+    if os.path.realpath(path) in _mount_points():
+        return "it is mounted by itself, and its log would stay behind: mount its directory"
+    return None
+
+
+def _mount_points() -> list[str]:
+    """What is mounted where, as far as the system tells."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines]

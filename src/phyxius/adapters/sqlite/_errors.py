@@ -8,10 +8,22 @@ from typing import Literal, TypeAlias
 import attrs
 
 FileProblem: TypeAlias = Literal[
-    "foreign", "newer", "read_only", "full", "locked", "corrupt", "unreachable", "replaced", "not_open", "failed"
+    "missing",
+    "foreign",
+    "newer",
+    "read_only",
+    "full",
+    "locked",
+    "corrupt",
+    "unreachable",
+    "replaced",
+    "not_open",
+    "not_recorded",
+    "failed",
 ]
 
 _PROBLEMS: dict[FileProblem, str] = {
+    "missing": "it is not there, and was not made (create=False); look at the path, or restore the file",
     "foreign": "it is not a file of this library, and was left as it is; give another path",
     "newer": "a newer version of this library wrote it, and this one leaves it alone; upgrade phyxius-migration here",
     "read_only": "it cannot be written; give this process write access to the file and to its directory",
@@ -22,6 +34,8 @@ _PROBLEMS: dict[FileProblem, str] = {
     "replaced": "it was replaced or removed while it was open, so this process would go on with another one than "
     "the rest; restart this process, and restore the file if it was removed by mistake",
     "not_open": "it is not open; use its stores inside `async with open_file_stores(...) as stores:`",
+    "not_recorded": "this process keeps no record in it, so it cannot vouch even for itself; enter "
+    "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
     "failed": "SQLite refused, and nothing was changed; mend what it complains of, or restart this process",
 }
 _OF_CODE: dict[int, FileProblem] = {
@@ -44,8 +58,9 @@ class FileStoreError(Exception):
 
     Attributes:
         path: The file.
-        problem: What is wrong: `"foreign"`, `"newer"`, `"read_only"`, `"full"`, `"locked"`, `"corrupt"`,
-            `"unreachable"`, `"replaced"`, `"not_open"` or `"failed"`.
+        problem: What is wrong: `"missing"`, `"foreign"`, `"newer"`, `"read_only"`, `"full"`, `"locked"`, `"corrupt"`,
+            `"unreachable"`, `"replaced"`, `"not_open"`, `"not_recorded"` or
+            `"failed"`.
         detail: What SQLite or the operating system said, where it said something.
     """
 

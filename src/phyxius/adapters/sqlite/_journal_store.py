@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
@@ -14,15 +13,17 @@ from typing import Any, Literal
 
 import attrs
 
-from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, unwitnessed_by
-from phyxius.adapters._recorder import running_recorders
+from phyxius.adapters._arguments import check_duration
+from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, is_audit, unwitnessed_by
+from phyxius.adapters._ledger import is_storable
+from phyxius.adapters._recorder import has_recorder, running_recorders
 from phyxius.adapters._records import CallRow, EventRow
 from phyxius.adapters.sqlite._database import Database
+from phyxius.adapters.sqlite._errors import FileStoreError
 from phyxius.clock import Clock, Instant
 from phyxius.handler import HandlerEvent, InFlightCall
-from phyxius.migration import JournalQuery, JournalWindow, SpecError
+from phyxius.migration import JournalQuery, JournalWindow
 
-_logger = logging.getLogger("phyxius.adapters")
 _POLL_SECONDS = 0.02
 _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
@@ -61,7 +62,6 @@ class FileJournalStore:
         self._database = database
         self._clock = clock
         self._max_window_events = max_window_events
-        self._warned = False
 
     @property
     def clock(self) -> Clock:
@@ -75,18 +75,17 @@ class FileJournalStore:
         (`max_window_events`), and is then marked as cut off.
 
         Raises:
-            FileStoreError: The file cannot be used, or a recorder of this process cannot store what it has.
+            FileStoreError: The file cannot be used, or a recorder of this process cannot store what it has, or this
+                process has none: one that nobody records cannot vouch, but it may ask about audit events.
             Exception: Whatever `where` raised.
         """
+        self._database.check_open()
+        if query.name is not None and not is_storable(query.name):
+            raise FileStoreError(self._database.path, "failed", f"nothing can be named {query.name!r} there")
         now = self._clock.now()
         own = running_recorders(self._database.identity)
-        if not own and not self._warned:
-            self._warned = True
-            _logger.warning(
-                "no recorder of this process writes to %s, so nobody will learn there what it does, nor that it asked; "
-                "open one with stores.recorder(journal, name=...), audit_only=True if it runs no handlers",
-                self._database.path,
-            )
+        if not is_audit(query.name) and not has_recorder(self._database.identity):
+            raise FileStoreError(self._database.path, "not_recorded")
         in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
         ids = {recorder.id for recorder in own}
         reading = _Reading(query, now.shifted(-window), now, ids, in_flight)
@@ -112,8 +111,9 @@ class FileJournalStore:
         Raises:
             SpecError: `older_than` is not positive.
         """
-        if older_than <= timedelta(0):
-            raise SpecError(f"older_than must be positive, not {older_than!r}")
+        check_duration(older_than, "older_than")
+        for recorder in running_recorders(self._database.identity):
+            await recorder.flush()  # a lease that is renewed too late must not take its row with it
         until_ns = self._clock.now().shifted(-older_than).wall_ns
         await self._database.write(partial(_move_coverage, until_ns))
         deleted = 0

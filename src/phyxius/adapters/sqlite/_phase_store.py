@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
+from phyxius.adapters._arguments import check_text
 from phyxius.adapters._records import evidence_text
 from phyxius.adapters._signatures import relied_on
 from phyxius.adapters.sqlite._database import Database
@@ -43,16 +44,17 @@ class SignatureWithdrawnError(Exception):
 
     Attributes:
         source: The evidence source that it was for.
-        signer: Who had signed.
+        signer: Who had signed; None if that is unknown.
         why: What happened to it.
     """
 
     source: str
-    signer: str
+    signer: str | None
     why: str
 
     def __str__(self) -> str:
-        return f"{self.source}: the signature of {self.signer} stopped counting before the commit: {self.why}"
+        who = self.signer or "somebody"
+        return f"{self.source}: the signature of {who} stopped counting before the commit: {self.why}"
 
 
 class FilePhaseStore:
@@ -87,6 +89,16 @@ class FilePhaseStore:
         if found is None:
             found = await self._database.write(self._record)
         return found.phase
+
+    async def check_order(self) -> None:
+        """Do nothing, unless the recorded order of the phases is another than that of the spec.
+
+        Raises:
+            SpecChangedError: It is, and `try_advance` would say so, too.
+        """
+        found = await self._database.read(lambda connection: recorded(connection, self._migration))
+        if found is not None and found.phases != self._phases:
+            raise SpecChangedError(found.phases, self._phases)
 
     async def try_advance(
         self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
@@ -179,9 +191,8 @@ class FilePhaseStore:
         """
         if spec.name != self._migration:
             raise SpecError(f'this is the store of "{self._migration}", so it cannot adopt that order', spec.name)
-        who, why = to_json_value(who), to_json_value(why)
-        if not who.strip() or not why.strip():
-            raise SpecError("an amendment needs a who and a why: they are what a reader will look for", spec.name)
+        at = (spec.name,)
+        who, why = check_text(to_json_value(who), "who", at), check_text(to_json_value(why), "why", at)
         declared = plain_order(spec)
 
         def adopt(connection: sqlite3.Connection) -> int:
@@ -227,13 +238,15 @@ class FilePhaseStore:
         now: Instant,
     ) -> None:
         """Refuse evidence that relies on a signature which does not count any more."""
-        for source, ids in relied_on(evidence.payloads).items():
-            for signature in signatures_of(connection, self._migration, to_phase, source):
-                if signature.id not in ids:
-                    continue
-                until = ids[signature.id]
-                doubt = signature.doubt(now, found.revision)
+        (file,) = connection.execute("SELECT file FROM journal").fetchone()
+        for source, reliance in relied_on(evidence.payloads).items():
+            if reliance.file != file:
+                raise SignatureWithdrawnError(source, None, "it is in another file than the phase")
+            signatures = {each.id: each for each in signatures_of(connection, self._migration, to_phase, source)}
+            for id_, until in reliance.until.items():
+                signature = signatures.get(id_)
+                doubt = "it is gone" if signature is None else signature.doubt(now, found.revision)
                 if doubt is None and until is not None and now.wall >= datetime.fromisoformat(until):
                     doubt = f"it counted until {until}"
                 if doubt is not None:
-                    raise SignatureWithdrawnError(source, signature.signer, doubt)
+                    raise SignatureWithdrawnError(source, signature.signer if signature else None, doubt)

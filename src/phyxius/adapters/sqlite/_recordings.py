@@ -24,6 +24,7 @@ _EVENT_COLUMNS = (
 class _Start:
     row: tuple[object, ...]
     written: bool = False
+    error: Exception | None = None
 
 
 class _Starts:
@@ -40,7 +41,7 @@ class _Starts:
         self._waiting.pop(id(start), None)
 
     def take(self) -> list[_Start]:
-        return [start for start in list(self._waiting.values()) if not start.written]
+        return [start for start in list(self._waiting.values()) if not start.written and start.error is None]
 
     def write(self, items: list[_Start], connection: sqlite3.Connection, /) -> None:
         for recorder in {start.row[0] for start in items}:
@@ -55,6 +56,10 @@ class _Starts:
     def written(self, items: list[_Start]) -> None:
         for start in items:
             start.written = True
+
+    def failed(self, items: list[_Start], error: Exception) -> None:
+        for start in items:
+            start.error = error
 
 
 class FileRecorderTables:
@@ -120,6 +125,7 @@ class FileRecorderTables:
         self._starts.add(start)
         try:
             await self._database.write_together(self._starts)
+            _check_written(start)
         finally:
             self._starts.remove(start)
 
@@ -129,8 +135,14 @@ class FileRecorderTables:
         self._starts.add(start)
         try:
             self._database.write_together_blocking(self._starts)
+            _check_written(start)
         finally:
             self._starts.remove(start)
+
+
+def _check_written(start: _Start) -> None:
+    if start.error is not None:
+        raise start.error
 
 
 def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
@@ -147,7 +159,7 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
     updated = connection.execute(
         "UPDATE recorders SET batch = :batch, ended_ns = :ended_ns, stored_ns = coalesce(:stored_ns, stored_ns),"
         " answered = coalesce(:answered, answered), audit_only = coalesce(:audit_only, audit_only), closed = :closed"
-        " WHERE id = :id AND batch < :batch",
+        " WHERE id = :id AND batch < :batch AND closed = 0",
         values,
     )
     if not updated.rowcount:
@@ -157,9 +169,7 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
         [(recorder, *attrs.astuple(event)) for event in batch.events],
     )
     _insert_starts(connection, [(recorder, key, *attrs.astuple(call)) for key, call in batch.started])
-    connection.executemany(
-        "DELETE FROM starts WHERE recorder = ? AND call = ?", [(recorder, key) for key in batch.ended]
-    )
+    connection.executemany("DELETE FROM starts WHERE call = ?", [(key,) for key in batch.ended])
     connection.executemany(
         "INSERT INTO declarations (recorder, name, durable) VALUES (?, ?, ?)"
         " ON CONFLICT (recorder, name) DO UPDATE SET durable = excluded.durable",

@@ -38,7 +38,7 @@ VERSION_1 = (
         recorder INTEGER NOT NULL,
         since_ns INTEGER NOT NULL,
         until_ns INTEGER NOT NULL,
-        kind TEXT NOT NULL CHECK (kind IN ('lost', 'clock')),
+        kind TEXT NOT NULL CHECK (kind IN ('lost', 'early', 'clock')),
         reason TEXT NOT NULL
     )""",
     "CREATE INDEX gaps_by_end ON gaps (until_ns)",
@@ -54,6 +54,7 @@ VERSION_1 = (
         correlation_id TEXT,
         PRIMARY KEY (recorder, call)
     ) WITHOUT ROWID""",
+    "CREATE INDEX starts_by_call ON starts (call)",
     """CREATE TABLE events (
         id INTEGER PRIMARY KEY,
         recorder INTEGER NOT NULL,

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters.sqlite._attestations import FileAttestations
 from phyxius.adapters.sqlite._database import Database
@@ -120,6 +121,7 @@ class FileStores:
 def open_file_stores(
     path: str | os.PathLike[str],
     *,
+    create: bool = True,
     clock: Clock | None = None,
     lock_timeout: timedelta = timedelta(seconds=5),
     max_window_events: int = 200_000,
@@ -131,6 +133,8 @@ def open_file_stores(
     Args:
         path: The file; it is made if it is not there, and must not be on a network file system. A relative path
             is taken from the working directory of now.
+        create: Whether to make a file that is not there. Pass False in tools, and everywhere once the file is in use:
+            else a wrong path is a new migration, at its first phase.
         clock: The journal's clock; the system clock unless given.
         lock_timeout: How long a transaction waits for the lock of another process, in real time.
         max_window_events: The most events of a window that has no `limit`.
@@ -138,12 +142,10 @@ def open_file_stores(
     Raises:
         SpecError: A path that is no file's, a time that is not positive, a bound that is not.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     if not path or path == ":memory:" or path.startswith("file:") or "\0" in path:
         raise SpecError(f"a path to a file is wanted, not {path!r}; in memory use create_memory_phase_store()")
-    if lock_timeout <= timedelta(0):
-        raise SpecError(f"lock_timeout must be positive, not {lock_timeout!r}")
-    if max_window_events < 1:
-        raise SpecError(f"max_window_events must be at least 1, not {max_window_events}")
+    check_duration(lock_timeout, "lock_timeout")
+    check_count(max_window_events, "max_window_events")
     clock = create_system_clock() if clock is None else clock
-    return FileStores(Database(str(Path(path).absolute()), clock, lock_timeout), clock, max_window_events)
+    return FileStores(Database(str(Path(path).absolute()), clock, lock_timeout, create), clock, max_window_events)
