@@ -331,7 +331,8 @@ def running_recorders(key: Hashable) -> list[Recorder]:
 
 def has_recorder(key: Hashable) -> bool:
     """Whether this process writes to a store, from whatever event loop."""
-    return any(recorder.key == key and recorder.is_of_this_process for recorder in _running)
+    ours = [recorder for recorder in _running if recorder.is_of_this_process and not recorder.is_stranded]
+    return any(recorder.key == key for recorder in ours)
 
 
 def _do_nothing() -> None:
