@@ -38,5 +38,5 @@ async def misuse() -> None:
 
 
 def explain(error: FileStoreError) -> None:
-    if error.problem == "missing":  # E: mypy, pyright
+    if error.problem == "mising":  # E: mypy, pyright
         raise error

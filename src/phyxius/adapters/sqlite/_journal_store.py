@@ -270,8 +270,8 @@ def _lost(connection: sqlite3.Connection, since_ns: int) -> list[GapRow]:
 def _starts(connection: sqlite3.Connection, name: str | None) -> list[tuple[int, CallRow]]:
     rows = connection.execute(
         "SELECT recorder, name, started_ns, source, observed, invocation_id, correlation_id FROM starts"
-        " WHERE ?1 IS NULL OR name = ?1 ORDER BY started_ns",
-        [name],
+        " WHERE :name IS NULL OR name = :name ORDER BY started_ns",
+        {"name": name},
     )
     return [(recorder, CallRow(*row)) for recorder, *row in rows]
 

@@ -49,8 +49,8 @@ class _Starts:
         _insert_starts(connection, [start.row for start in items])
         # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
         connection.executemany(
-            "UPDATE recorders SET ended_ns = ?2 WHERE id = ?1 AND ended_ns < ?2",
-            [(recorder, started_ns) for recorder, _, _, started_ns, *_ in (start.row for start in items)],
+            "UPDATE recorders SET ended_ns = max(ended_ns, ?) WHERE id = ?",
+            [(started_ns, recorder) for recorder, _, _, started_ns, *_ in (start.row for start in items)],
         )
 
     def written(self, items: list[_Start]) -> None:
