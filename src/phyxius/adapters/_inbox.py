@@ -145,13 +145,15 @@ class Inbox:
     def capture(self) -> Capture:
         """Look at everything at one moment. Nothing leaves the inbox before `stored`."""
         with self._journal.paused():
+            # First: a finalizer may end a call at any point, in this very thread, and its event then appears.
+            calls = tuple(filter(_is_call, self._journal.in_flight))
             if self._journal.refused != self._refused:
                 self._refused = self._journal.refused
                 self._lose("the journal refused an append")
             return Capture(
                 now=self._journal.clock.now(),
                 entries=tuple(self._waiting),
-                calls=tuple(filter(_is_call, self._journal.in_flight)),
+                calls=calls,
                 declared=self._journal.declared,
                 losses=dict(self._losses),
                 set_forward_ns=self.set_forward_ns(),

@@ -115,6 +115,7 @@ class Ledger:
         return (
             bool(capture.entries or capture.losses or capture.set_forward_ns)
             or not capture.declared <= self._declared.keys()
+            or (self.audit_only and any(call.source != "migration" for call in capture.calls))
             or capture.now.ns_since(self._leased_until) > 0
         )
 
@@ -132,7 +133,8 @@ class Ledger:
         for left, chunk in zip(reversed(range(len(chunks))), chunks, strict=True):
             rows = _event_rows(chunk)
             unwritable += len(chunk) - len(rows)
-            ended = [key for row in rows if (key := row.invocation_id) in known]
+            # At first also of calls whose start an earlier recorder of this journal has left behind.
+            ended = [key for row in rows if (key := row.invocation_id) in known or (key and not self.has_begun)]
             batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease.wall_ns)
             if left:
                 yield Parcel(batch, len(chunk), None)
@@ -168,7 +170,7 @@ class Ledger:
         return attrs.evolve(
             batch,
             started=started,
-            ended=[*batch.ended, *gone],
+            ended=[*batch.ended, *filter(is_storable, gone)],
             declared={name: durable for name, durable in names.items() if self._declared.get(name) is not durable},
             gaps=self._gaps(capture, unwritable + len(news) - len(started)),
             stored_ns=capture.now.wall_ns,

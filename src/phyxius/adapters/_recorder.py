@@ -197,7 +197,12 @@ class Recorder:
     @property
     def is_running(self) -> bool:
         """Whether it stores what is recorded, on the running event loop."""
-        return self._loop is asyncio.get_running_loop() and not any(task.done() for task in self._tasks)
+        return self._loop is asyncio.get_running_loop() and self.is_at_work
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its tasks go on: somebody may have cancelled all that he found."""
+        return not any(task.done() for task in self._tasks)
 
     @property
     def is_of_this_process(self) -> bool:
@@ -331,8 +336,8 @@ def running_recorders(key: Hashable) -> list[Recorder]:
 
 def has_recorder(key: Hashable) -> bool:
     """Whether this process writes to a store, from whatever event loop."""
-    ours = [recorder for recorder in _running if recorder.is_of_this_process and not recorder.is_stranded]
-    return any(recorder.key == key for recorder in ours)
+    ours = [each for each in _running if each.key == key and each.is_of_this_process and not each.is_stranded]
+    return bool(ours) and all(recorder.is_at_work for recorder in ours)
 
 
 def _do_nothing() -> None:
