@@ -108,6 +108,7 @@ class Inbox:
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
             if forget:
                 self._taps.forget(store)
+            self._offset_ns = self._taps.offsets.get(store, self._offset_ns)
             stored = self._taps.stored.get(store, 0)
             for entry in journal.snapshot().entries:
                 # What was restored, or copied by a fork, another process recorded.
@@ -176,6 +177,7 @@ class Inbox:
                 if self._losses[reason] == count:  # else it went on meanwhile
                     del self._losses[reason]
             self._offset_ns += capture.set_forward_ns
+            self._taps.offsets[self._store] = self._offset_ns
             self._taps.told[self._store] = capture.now, capture.complete_since
 
     def _forked(self) -> None:
@@ -217,6 +219,8 @@ class _Taps:
         self.stored: dict[Hashable, int] = {}
         self.told: dict[Hashable, tuple[Instant, Instant]] = {}
         self.receipts: dict[Hashable, Receipt] = {}
+        # How far the wall was ahead of the monotonic clock by then: a step that was not told must not be forgotten.
+        self.offsets: dict[Hashable, int] = {}
 
     def forget(self, store: Hashable) -> None:
         self.stored.pop(store, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -105,3 +107,21 @@ async def test_a_finalizer_ends_a_call_while_it_is_looked_for(phyxius_clock: Con
     journal.ends = call
     capture = inbox.capture()
     assert len(capture.entries) + len(capture.calls) == 1
+
+
+async def test_a_step_of_the_clock_that_was_not_stored_is_not_forgotten(
+    tmp_path: Path, phyxius_clock: ControlledClock
+) -> None:
+    """A recorder that could not note it leaves it to the next one of the same journal."""
+    path = tmp_path / "locked.db"
+    journal: Journal[Any] = Journal(clock=phyxius_clock)
+    async with open_file_stores(path, clock=phyxius_clock, lock_timeout=timedelta(milliseconds=20)) as stores:
+        recorder = await stores.recorder(journal, name="first", durable=["legacy"]).__aenter__()
+        phyxius_clock.jump_wall_time(phyxius_clock.now().wall + 14 * DAY)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            with pytest.raises(FileStoreError, match="lock"):
+                await recorder.__aexit__(None, None, None)
+        async with stores.recorder(journal, name="second", durable=["legacy"]):
+            window = await stores.journal_store.query(JournalQuery("legacy"), 13 * DAY)
+    assert ["the clock went forward by 14 days" in gap.reason for gap in window.gaps] == [True]

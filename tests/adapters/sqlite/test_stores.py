@@ -451,6 +451,11 @@ async def test_a_file_that_is_not_made(tmp_path: Path) -> None:
         assert caught.value.problem == "missing"
         assert contents_of(tmp_path) in ({}, {"m.db": b""})
         path.touch()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 0")
+        connection.execute("VACUUM")
+    with pytest.raises(FileStoreError, match="look at the path"):  # a file of SQLite with nothing in it
+        await open_file_stores(path, create=False).__aenter__()
     async with open_file_stores(path):
         pass
     async with open_file_stores(path, create=False) as stores:

@@ -220,8 +220,10 @@ class Database:
             if status is not None and status.st_size:
                 with contextlib.closing(self._connect("ro")) as connection:
                     self._look_at(connection)
-            with contextlib.closing(self._connect("rwc")) as connection:
+            with contextlib.closing(self._connect("rwc" if self._create else "rw")) as connection:
                 self._look_at(connection)
+                if not self._create and not schema.version_of(connection):
+                    raise FileStoreError(self.path, "missing")
                 if schema.version_of(connection) < len(schema.UPGRADES):
                     self._upgrade(connection)
                 self._switch_to_wal(connection)
