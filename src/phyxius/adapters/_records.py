@@ -143,6 +143,10 @@ class CallRow:
         )
 
 
+EVENT_COLUMNS = ", ".join(attrs.fields_dict(EventRow))
+CALL_COLUMNS = ", ".join(attrs.fields_dict(CallRow))
+
+
 def evidence_text(evidence: EvidenceSnapshot) -> str:
     """The evidence of an attempt as JSON text.
 

@@ -53,12 +53,11 @@ class Signature:
             return "signed for an earlier order of the phases"
         if self.revoked_at is not None:
             return "revoked"
-        age = now.wall_ns - self.signed_at.wall_ns
-        if age < 0:
+        if now.wall_ns < self.signed_at.wall_ns:
             return f"signed at {self.signed_at.wall.isoformat()}, which is still to come: the clock was set back"
         if self.expires_at is not None and now.wall_ns >= self.expires_at.wall_ns:
             return f"expired at {self.expires_at.wall.isoformat()}"
-        if valid_for is not None and age >= valid_for // timedelta(microseconds=1) * 1_000:
+        if valid_for is not None and now.wall_ns >= self.signed_at.shifted(valid_for).wall_ns:
             return f"signed more than {valid_for} ago"
         return None
 

@@ -64,6 +64,9 @@ class Database:
         self._opened = False
         self._file: tuple[int, int] | None = None
         self._name: str | None = None
+        self._make_workers()
+
+    def _make_workers(self) -> None:
         self._reads = self._workers(_READERS, "read")
         self._queries = self._workers(_QUERIES, "query")
         self._writes = self._workers(1, "write")
@@ -91,9 +94,7 @@ class Database:
             self._file, self._name = await run_in_thread(self._prepare)
         finally:
             self._opened = self._file is not None
-        self._reads = self._workers(_READERS, "read")
-        self._queries = self._workers(_QUERIES, "query")
-        self._writes = self._workers(1, "write")
+        self._make_workers()
 
     async def close(self) -> None:
         """Close all connections, once what runs on them has ended."""

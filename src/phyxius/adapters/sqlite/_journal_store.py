@@ -17,7 +17,7 @@ from phyxius.adapters._arguments import check_duration
 from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, is_audit, unwitnessed_by
 from phyxius.adapters._ledger import is_storable
 from phyxius.adapters._recorder import has_recorder, running_recorders
-from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._errors import FileStoreError
 from phyxius.clock import Clock, Instant
@@ -28,10 +28,7 @@ _POLL_SECONDS = 0.02
 _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
 
-_EVENTS = (
-    "SELECT name, outcome, completed_ns, started_ns, source, attempts, observed, missing, error_type, error_message,"
-    " invocation_id, correlation_id, id FROM events"
-)
+_EVENTS = f"SELECT {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
 _NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC"
 
 
@@ -133,10 +130,11 @@ class FileJournalStore:
 
     def _read(self, reading: _Reading, connection: sqlite3.Connection) -> JournalWindow | None:
         """The answer, or None if the recorders of other processes have to be asked first."""
-        if reading.request is None and _behind(reading.now.wall_ns, reading.own, None, connection):
-            return None
         name, since_ns, now_ns = reading.query.name, reading.since.wall_ns, reading.now.wall_ns
         recorders = _recorders(connection, name, since_ns)
+        others = [each for each in recorders.values() if each.id not in reading.own and each.is_alive(now_ns)]
+        if others and reading.request is None:
+            return None
         (covered_since_ns,) = connection.execute("SELECT covered_since_ns FROM journal").fetchone()
         in_flight = [call for call in reading.in_flight if reading.query.matches_call(call)]
         lost = self._open_starts(connection, reading, recorders, in_flight)
@@ -269,17 +267,17 @@ def _lost(connection: sqlite3.Connection, since_ns: int) -> list[GapRow]:
 
 def _starts(connection: sqlite3.Connection, name: str | None) -> list[tuple[int, CallRow]]:
     rows = connection.execute(
-        "SELECT recorder, name, started_ns, source, observed, invocation_id, correlation_id FROM starts"
+        f"SELECT recorder, {CALL_COLUMNS} FROM starts"  # noqa: S608 - our own names
         " WHERE :name IS NULL OR name = :name ORDER BY started_ns",
         {"name": name},
     )
     return [(recorder, CallRow(*row)) for recorder, *row in rows]
 
 
-def _behind(now_ns: int, own: Collection[int], request: int | None, connection: sqlite3.Connection) -> bool:
-    """Whether a living recorder of another process has not answered a request; None for one to come."""
+def _behind(now_ns: int, own: Collection[int], request: int, connection: sqlite3.Connection) -> bool:
+    """Whether a living recorder of another process has not answered a request."""
     rows = connection.execute("SELECT id, answered FROM recorders WHERE ended_ns >= ? AND closed = 0", [now_ns])
-    return any(id_ not in own and (request is None or answered < request) for id_, answered in rows)
+    return any(id_ not in own and answered < request for id_, answered in rows)
 
 
 def _new_request(connection: sqlite3.Connection) -> int:

@@ -10,14 +10,9 @@ import attrs
 
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch
-from phyxius.adapters._records import CallRow
+from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._errors import FileStoreError
-
-_EVENT_COLUMNS = (
-    "name, outcome, completed_ns, started_ns, source, attempts, observed, missing, error_type, error_message,"
-    " invocation_id, correlation_id"
-)
 
 
 @attrs.define(eq=False)
@@ -165,7 +160,7 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
     if not updated.rowcount:
         return False
     connection.executemany(
-        f"INSERT INTO events (recorder, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO events (recorder, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [(recorder, *attrs.astuple(event)) for event in batch.events],
     )
     _insert_starts(connection, [(recorder, key, *attrs.astuple(call)) for key, call in batch.started])
@@ -189,7 +184,7 @@ def _check_known(connection: sqlite3.Connection, recorder: object, path: str) ->
 
 def _insert_starts(connection: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
     connection.executemany(
-        "INSERT INTO starts (recorder, call, name, started_ns, source, observed, invocation_id, correlation_id)"
+        f"INSERT INTO starts (recorder, call, {CALL_COLUMNS})"  # noqa: S608 - our own names
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         rows,
     )
