@@ -9,6 +9,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,9 +279,19 @@ def test_a_wall_that_was_set_before_it_was_opened(journal: Journal[Any], clock: 
     inbox = inbox_of(journal)
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
     inbox.open(FILE)
-    assert inbox.capture().set_forward_ns == inbox.set_forward_ns() == 0
+    assert inbox.capture().set_forward_ns == inbox.set_forward_ns(clock.now()) == 0
     clock.jump_wall_time(clock.now().wall + timedelta(hours=2))
-    assert inbox.set_forward_ns() == inbox.capture().set_forward_ns == 7_200 * NS
+    assert inbox.set_forward_ns(clock.now()) == inbox.capture().set_forward_ns == 7_200 * NS
+
+
+def test_a_pause_between_two_readings_is_no_step(clock: ControlledClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may do something else after it has read the wall and before it reads the monotonic clock."""
+    inbox = opened(Journal(clock=clock))
+    now = clock.now()
+    assert now.mono_ns is not None
+    readings = iter([attrs.evolve(now, mono_ns=now.mono_ns + NS)])
+    monkeypatch.setattr(clock, "now", lambda: next(readings, now))
+    assert [inbox.capture().set_forward_ns for _ in range(2)] == [0, 0]
 
 
 @given(st.integers(-200, 200))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
@@ -28,7 +29,7 @@ DAY = timedelta(days=1)
 PHASES = ("expand", "dual_write", "flip", "contract")
 SPEC = define_migration(name="m", phases={phase: {} for phase in PHASES})
 EVENTS, NAMES = 1_000_000, 50
-KINDS = ["ours", "Workers.run", "run_in_thread", "no thread"]
+KINDS = ["ours", "Workers.run", "asyncio.to_thread", "run_in_thread", "no thread"]
 Work = Callable[[sqlite3.Connection], Any]
 
 
@@ -63,6 +64,8 @@ class Bench:
         """Run what bare `sqlite3` does, in a thread or in none."""
         if kind == "Workers.run":
             return await self._workers.run(work)
+        if kind == "asyncio.to_thread":
+            return await asyncio.to_thread(work, self._bare)
         if kind == "run_in_thread":
             return await run_in_thread(partial(work, self._bare))
         return work(self._bare)
@@ -75,6 +78,18 @@ class Bench:
                 await coroutine_function()
 
         return lambda: self.runner.run(run())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core() -> Iterator[None]:
+    """On one core: where there are several, it is chance whether two threads share one, and that doubles a hop."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="module")

@@ -151,13 +151,14 @@ class Inbox:
             if self._journal.refused != self._refused:
                 self._refused = self._journal.refused
                 self._lose("the journal refused an append")
+            now = self._journal.clock.now()
             return Capture(
-                now=self._journal.clock.now(),
+                now=now,
                 entries=tuple(self._waiting),
                 calls=calls,
                 declared=self._journal.declared,
                 losses=dict(self._losses),
-                set_forward_ns=self.set_forward_ns(),
+                set_forward_ns=self.set_forward_ns(now),
                 complete_since=self._journal.complete_since,
             )
 
@@ -198,9 +199,11 @@ class Inbox:
             return False
         return journal.complete_since.ns_since(told) > 0  # else it let go of what was stored
 
-    def set_forward_ns(self) -> int:
+    def set_forward_ns(self, now: Instant) -> int:
         """By how much the wall clock was set forward since the store was last told."""
-        step = self._offset() - self._offset_ns
+        step = _offset(now) - self._offset_ns
+        if abs(step) > _NOTICED_STEP_NS:  # or the machine did something else between the two readings
+            step = self._offset() - self._offset_ns
         if step < -_NOTICED_STEP_NS:  # it was set back, which hides nothing: the new scale is what counts from here
             self._offset_ns += step
         return step if step > _NOTICED_STEP_NS else 0

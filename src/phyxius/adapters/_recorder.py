@@ -278,7 +278,8 @@ class Recorder:
             request = 0
             with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
                 request = await self._tables.request()
-            if request > self._ledger.answered or self._ledger.is_due(clock.now()) or self._inbox.set_forward_ns():
+            now = clock.now()
+            if request > self._ledger.answered or self._ledger.is_due(now) or self._inbox.set_forward_ns(now):
                 await self._try_to_store(request)
 
     async def _try_to_store(self, request: int = 0) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import logging
@@ -11,7 +10,8 @@ import threading
 import uuid
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Literal, Self, TypeAlias, cast
 
 from typing_extensions import TypeVar
@@ -270,11 +270,9 @@ class Journal(Generic[T]):
                 self._followers[kind] = follower
             return cast("F", follower)
 
-    @contextlib.contextmanager
-    def paused(self) -> Generator[None]:
+    def paused(self) -> AbstractContextManager[object]:
         """Hold the journal still, so that several things can be read of one moment; other threads wait."""
-        with self._lock:
-            yield
+        return self._lock
 
     # -- as text
 

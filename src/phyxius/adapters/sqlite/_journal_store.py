@@ -29,7 +29,22 @@ _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
 
 _EVENTS = f"SELECT {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
-_NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC"
+_NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC LIMIT :limit"
+_OF_ANY_NAME = (
+    f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration' AND (:outcome IS NULL OR outcome = :outcome)"
+    f"{_NEWEST_FIRST}"
+)
+# One part for each outcome: the index has them in order, and merging them costs no sorting.
+_OF_A_NAME = (
+    " UNION ALL ".join(
+        f"{_EVENTS} WHERE name = :name AND outcome = '{outcome}' AND completed_ns >= :since"
+        for outcome in ("success", "failure")
+    )
+    + _NEWEST_FIRST
+)
+_OF_A_NAME_AND_OUTCOME = (
+    f"{_EVENTS} WHERE name = :name AND outcome = :outcome AND completed_ns >= :since{_NEWEST_FIRST}"
+)
 
 
 @attrs.define
@@ -217,24 +232,10 @@ def _event(row: tuple[Any, ...]) -> HandlerEvent:
 def _rows(
     connection: sqlite3.Connection, query: JournalQuery, since_ns: int, limit: int | None
 ) -> Iterator[tuple[Any, ...]]:
-    values: list[object]
-    if query.name is None:
-        sql = f"{_EVENTS} WHERE completed_ns >= ? AND source <> 'migration'"
-        values = [since_ns]
-        if query.outcome is not None:
-            sql += " AND outcome = ?"
-            values.append(query.outcome)
-    else:
-        # One part for each outcome: the index has them in order, and merging them costs no sorting.
-        outcomes = ["success", "failure"] if query.outcome is None else [query.outcome]
-        part = f"{_EVENTS} WHERE name = ? AND outcome = ? AND completed_ns >= ?"
-        sql = " UNION ALL ".join(part for _ in outcomes)
-        values = [value for outcome in outcomes for value in (query.name, outcome, since_ns)]
-    sql += _NEWEST_FIRST
-    if limit is not None:
-        sql += " LIMIT ?"
-        values.append(limit)
-    return connection.execute(sql, values)
+    # SQLite takes a negative limit for none.
+    values = {"name": query.name, "outcome": query.outcome, "since": since_ns, "limit": -1 if limit is None else limit}
+    of_a_name = _OF_A_NAME if query.outcome is None else _OF_A_NAME_AND_OUTCOME
+    return connection.execute(_OF_ANY_NAME if query.name is None else of_a_name, values)
 
 
 def _recorders(connection: sqlite3.Connection, name: str | None, since_ns: int) -> dict[int, RecorderRow]:
