@@ -517,12 +517,15 @@ def test_a_store_that_was_set_back_is_told_again(journal: Journal[Any], clock: C
     assert first.receipt(FILE) is None
     record_events(journal, "a", 2)
     first.stored(2, RECEIPT)
+    clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
+    first.told(first.capture())
     first.close()
     assert first.receipt(FILE) == RECEIPT
     again = inbox_of(journal)
     again.open(FILE, forget=True)
     assert names(again) == ["a", "a"]
     assert again.receipt(FILE) is None
+    assert again.capture().set_forward_ns == 3_600 * NS
 
 
 @given(st.data())

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from phyxius.adapters._inbox import Capture
-from phyxius.adapters._ledger import Batch, Ledger, Parcel, is_storable
+from phyxius.adapters._ledger import Batch, Ledger, Parcel
 from phyxius.clock import create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.journal import JournalEntry
@@ -163,13 +163,6 @@ def test_names_are_declared_once() -> None:
     assert send(ledger, captured(declared=["a", "b", OLD, "\x00", "\ud800"])).declared == {"b": False}
     assert send(ledger, captured(declared=["a", "b", OLD, "\x00"])).declared == {}
     assert not ledger.has_news(captured(declared=["a", "b", OLD, "\x00"]))
-
-
-def test_what_databases_take() -> None:
-    """A text without U+0000 and without halves of surrogate pairs."""
-    assert is_storable("ü😀")
-    assert not is_storable("\x00")
-    assert not is_storable("\udfff")
 
 
 # -- gaps

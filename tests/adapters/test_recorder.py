@@ -144,6 +144,31 @@ async def test_who_writes_to_a_store(
     assert not has_recorder(tables.key)
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_one_whose_tasks_end_says_so_once(
+    tables: MemoryTables,
+    journal: Journal[Any],
+    cancelled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stores no more, and counts for nothing; a recorder that closes has nothing to say."""
+    monkeypatch.setattr(recorder_module, "_POLL_SECONDS", 0.001)
+    async with tables.recorder(journal) as recorder:
+        if cancelled:
+            for task in recorder._tasks:
+                task.cancel()
+        else:
+            monkeypatch.setattr(journal.clock, "now", lambda: 1 / 0)
+        await asyncio.wait(recorder._tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)
+        assert not has_recorder(tables.key)
+        monkeypatch.undo()
+    (told,) = caplog.records
+    assert "stores no more" in told.message
+    assert told.exc_info is None or isinstance(told.exc_info[1], ZeroDivisionError) is not cancelled
+
+
 async def test_it_is_used_once(tables: MemoryTables, journal: Journal[Any]) -> None:
     """A second time it is refused, while it runs and afterwards."""
     async with tables.recorder(journal) as recorder:
@@ -263,6 +288,39 @@ def test_one_whose_loop_was_closed_is_replaced(tables: MemoryTables, journal: Jo
     assert asyncio.run(tables.events()) == ["a", "a", "b"]
     assert [row.closed for row in asyncio.run(tables.rows())] == ([False, True] if entered else [True])
     assert not has_recorder(tables.key)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("arrived", [False, True])
+def test_what_was_on_its_way_when_its_loop_was_closed(
+    tables: MemoryTables, journal: Journal[Any], arrived: bool, restored: bool
+) -> None:
+    """The next recorder finds out whether it has arrived, and stores it once; also where an older copy was restored."""
+
+    async def never_answer(write: Callable[[], Any]) -> None:
+        if arrived:
+            write()
+        await asyncio.Event().wait()
+
+    async def leave() -> None:
+        recorder = await tables.recorder(journal, name="stranded").__aenter__()
+        record_events(journal, "a")
+        tables.rigs = [never_answer]
+        task = asyncio.create_task(recorder.flush())
+        await until(tables.is_asked)
+        assert not task.done()
+
+    async def go_on() -> None:
+        async with tables.recorder(journal, name="next"):
+            pass
+
+    asyncio.run(leave())
+    record_events(journal, "b")
+    if restored:
+        tables.forget()
+    asyncio.run(go_on())
+    assert asyncio.run(tables.events()) == ["a", "b"]
+    assert running_recorders_of(tables) == []
 
 
 def test_the_starts_of_one_whose_loop_was_closed(tables: MemoryTables, journal: Journal[Any]) -> None:

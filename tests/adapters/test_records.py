@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._records import LARGEST_OBSERVED, CallRow, EventRow, evidence_text
+from phyxius.adapters._records import LARGEST_OBSERVED, CallRow, EventRow, evidence_text, is_storable
 from phyxius.clock import Instant, create_controlled_clock
 from phyxius.handler import (
     HandlerError,
@@ -352,3 +352,10 @@ def test_evidence_of_a_source_that_no_database_takes(source: str) -> None:
     """Its name is refused as any other text."""
     with pytest.raises(PayloadError):
         evidence_text(EvidenceSnapshot("i", {source: 1}))
+
+
+def test_what_databases_take() -> None:
+    """A text without U+0000 and without halves of surrogate pairs."""
+    assert is_storable("ü😀")
+    assert not is_storable("\x00")
+    assert not is_storable("\udfff")

@@ -88,7 +88,7 @@ class Inbox:
     def receipt(self, store: Hashable) -> Receipt | None:
         """What an earlier recorder of this journal has stored there last."""
         with self._journal.paused():
-            return self._taps.receipts.get(store)
+            return self._taps.known(store).receipt
 
     def open(self, store: Hashable, *, forget: bool = False) -> None:
         """Take in what the journal has recorded in this process, and from now on what it records.
@@ -107,15 +107,16 @@ class Inbox:
             if other is not None and other._process == self._process and not other._is_stranded():
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
             if forget:
-                self._taps.forget(store)
-            self._offset_ns = self._taps.offsets.get(store, self._offset_ns)
-            stored = self._taps.stored.get(store, 0)
+                # Also of steps of the clock: it is told of all since the journal began.
+                self._taps.stores[store] = _Known(offset_ns=_offset(journal.began))
+            known = self._taps.known(store)
+            self._offset_ns = self._offset_ns if known.offset_ns is None else known.offset_ns
             for entry in journal.snapshot().entries:
                 # What was restored, or copied by a fork, another process recorded.
                 ours = entry.timestamp.mono_ns is not None and entry.timestamp.ns_since(journal.began) >= 0
-                if ours and entry.sequence >= stored:
+                if ours and entry.sequence >= known.entries:
                     self._take(entry)  # all of it: the bound is for what comes faster than it is stored
-            if self._has_lost_since(*self._taps.told.get(store, (journal.began, journal.began))):
+            if self._has_lost_since(known.told or journal.began, known.complete_since or journal.began):
                 self._lose(journal.complete_since_reason)
             self._store = store
             self._taps.open[store] = self
@@ -165,9 +166,10 @@ class Inbox:
     def stored(self, count: int, receipt: Receipt) -> None:
         """Let go of the oldest so many events, which are stored now."""
         with self._journal.paused():
-            self._taps.receipts[self._store] = receipt
+            known = self._taps.known(self._store)
+            known.receipt = receipt
             for _ in range(count):
-                self._taps.stored[self._store] = self._waiting.popleft().sequence + 1
+                known.entries = self._waiting.popleft().sequence + 1
             if self._waiting:
                 self._on_arrival()
 
@@ -178,8 +180,8 @@ class Inbox:
                 if self._losses[reason] == count:  # else it went on meanwhile
                     del self._losses[reason]
             self._offset_ns += capture.set_forward_ns
-            self._taps.offsets[self._store] = self._offset_ns
-            self._taps.told[self._store] = capture.now, capture.complete_since
+            known = self._taps.known(self._store)
+            known.offset_ns, known.told, known.complete_since = self._offset_ns, capture.now, capture.complete_since
 
     def _forked(self) -> None:
         self._lose("its process was forked")
@@ -213,22 +215,35 @@ class Inbox:
         return max(_offset(self._journal.clock.now()) for _ in range(3))
 
 
+@attrs.define
+class _Known:
+    """What a store knows of a journal.
+
+    Attributes:
+        entries: It has those whose number is lower.
+        receipt: What it last gave a receipt for.
+        told: When it was last told of losses.
+        complete_since: Since when the journal said then that it is complete.
+        offset_ns: How far the wall was ahead of the monotonic clock when it was last told of steps of the clock: one
+            that it was not told of must not be forgotten.
+    """
+
+    entries: int = 0
+    receipt: Receipt | None = None
+    told: Instant | None = None
+    complete_since: Instant | None = None
+    offset_ns: int | None = None
+
+
 class _Taps:
     """Follows a journal for the inboxes that are open."""
 
     def __init__(self, clock: Clock) -> None:  # noqa: ARG002 - every follower is given one
         self.open: dict[Hashable, Inbox] = {}
-        # How far a store knows the entries, and when it was last told of losses, with what the journal said then.
-        self.stored: dict[Hashable, int] = {}
-        self.told: dict[Hashable, tuple[Instant, Instant]] = {}
-        self.receipts: dict[Hashable, Receipt] = {}
-        # How far the wall was ahead of the monotonic clock by then: a step that was not told must not be forgotten.
-        self.offsets: dict[Hashable, int] = {}
+        self.stores: dict[Hashable, _Known] = {}
 
-    def forget(self, store: Hashable) -> None:
-        self.stored.pop(store, None)
-        self.told.pop(store, None)
-        self.receipts.pop(store, None)
+    def known(self, store: Hashable) -> _Known:
+        return self.stores.setdefault(store, _Known())
 
     def added(self, entry: JournalEntry[Any], /) -> None:
         for inbox in self.open.values():

@@ -12,10 +12,10 @@ import attrs
 
 from phyxius.adapters._coverage import GapKind
 from phyxius.adapters._inbox import Capture
-from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters._records import CallRow, EventRow, is_storable
 from phyxius.clock import Instant
 from phyxius.handler import HandlerEvent, InFlightCall
-from phyxius.journal import JournalEntry, PayloadError, to_json_value
+from phyxius.journal import JournalEntry, PayloadError
 
 _logger = logging.getLogger("phyxius.adapters")
 _CHUNK = 2_000
@@ -238,12 +238,3 @@ def _call_rows(calls: Sequence[tuple[str, InFlightCall]]) -> list[tuple[str, Cal
         except PayloadError:
             _logger.warning("the start of a call %r cannot be stored: a loss", call.name, exc_info=True)
     return rows
-
-
-def is_storable(name: str) -> bool:
-    """Whether databases take such a text."""
-    try:
-        to_json_value(name)
-    except PayloadError:
-        return False
-    return True

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._inbox import Capture, Inbox, Receipt
-from phyxius.adapters._ledger import Batch, Ledger, Parcel, is_storable
-from phyxius.adapters._records import CallRow
+from phyxius.adapters._ledger import Batch, Ledger, Parcel
+from phyxius.adapters._records import CallRow, is_storable
 from phyxius.clock import run_in_thread, uninterrupted
 from phyxius.handler import InFlightCall
 from phyxius.journal import Journal
@@ -90,6 +90,7 @@ class Recorder:
         self._storing = asyncio.Lock()
         self._woken = asyncio.Event()
         self._failing = False
+        self._stopped = False
         self._id: int | None = None
         self._closed = False
         self._new_ledger = partial(Ledger, name, audit_only, lease)
@@ -139,6 +140,9 @@ class Recorder:
         self._journal.declare(*self._durable)
         receipt = self._inbox.receipt(self.key)
         known = receipt is None or await self._tables.has(receipt)
+        for stranded in self._stranded() if known else []:
+            stranded._tables = self._tables  # its own may have been closed
+            await uninterrupted(stranded._send())  # what may have arrived: under its number it is not stored twice
         self._inbox.open(self.key, forget=not known)
         for keeper in self._journal.start_keepers:
             if isinstance(keeper, Recorder) and keeper._process != self._process:  # pragma: no cover - in a fork
@@ -150,8 +154,9 @@ class Recorder:
         finally:
             if not begun:
                 await self._end()
-        for work in (self._store_batches, self._stay_known):
-            self._tasks.append(self._loop.create_task(work()))
+        self._tasks = [self._loop.create_task(work()) for work in (self._store_batches, self._stay_known)]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
         _running.append(self)
         return self
 
@@ -162,9 +167,13 @@ class Recorder:
         self._ledger.pledge(self._durable)
         await self._store()
         self._ledger.has_begun = True
-        for keeper in self._journal.start_keepers:
-            if isinstance(keeper, Recorder) and keeper.is_stranded and keeper.key == self.key:
-                keeper._stop_keeping()  # not earlier: until now its pledge was the one that held
+        for stranded in self._stranded():
+            stranded._stop_keeping()  # not earlier: until now its pledge was the one that held
+
+    def _stranded(self) -> list[Recorder]:
+        """The recorders of this journal and store whose event loop was closed without them."""
+        keepers = [keeper for keeper in self._journal.start_keepers if isinstance(keeper, Recorder)]
+        return [each for each in keepers if each.key == self.key and each.is_of_this_process and each.is_stranded]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -193,6 +202,16 @@ class Recorder:
                 await self._send()
                 await self._write(closed=True)
             self._closed = True
+
+    def _task_ended(self, ended: asyncio.Task[None]) -> None:
+        if self in _running and not self._stopped:
+            self._stopped = True
+            _logger.error(
+                "recorder %s stores no more, since its task was ended from outside, and its process is no witness any"
+                " more; leave it by the end of its `async with`, before the event loop cancels all tasks",
+                self._name,
+                exc_info=None if ended.cancelled() else ended.exception(),
+            )
 
     @property
     def is_running(self) -> bool:

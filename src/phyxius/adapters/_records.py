@@ -237,3 +237,12 @@ def _integer(number: int) -> int:
 
 def _outcome(text: str) -> Any:
     return text  # HandlerEvent refuses what is neither of the two
+
+
+def is_storable(name: str) -> bool:
+    """Whether databases take such a text."""
+    try:
+        to_json_value(name)
+    except PayloadError:
+        return False
+    return True

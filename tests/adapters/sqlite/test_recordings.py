@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,24 @@ async def until(holds: Callable[[], bool]) -> None:
     """Let others run until something holds."""
     for _ in iter(holds, True):
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def held(stores: FileStores) -> AsyncIterator[list[str]]:
+    """Hold up whoever else wants to write; gives the statements that run from here on."""
+    ran: list[str] = []
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(ran.append)
+        entered.set()
+        goes_on.wait()
+
+    holding = asyncio.ensure_future(stores._database.write(hold))
+    await until(entered.is_set)
+    yield ran
+    goes_on.set()
+    await holding
 
 
 def batch(number: int, **fields: Any) -> Batch:
@@ -162,31 +180,38 @@ async def test_starts_at_once_share_a_transaction(
 ) -> None:
     """However many calls begin while one transaction is written, the next one takes them all."""
     recorder = await tables.create("api-1", False, 5, batch(1))
-    ran: list[str] = []
-    entered, goes_on = threading.Event(), threading.Event()
-
-    def hold(connection: sqlite3.Connection) -> None:
-        connection.set_trace_callback(ran.append)
-        entered.set()
-        goes_on.wait()
-
-    holding = asyncio.ensure_future(stores._database.write(hold))
-    await until(entered.is_set)
-    kept = [asyncio.ensure_future(tables.keep(recorder, f"k{number}", call_row(clock))) for number in range(50)]
-    threads = [
-        threading.Thread(target=tables.keep_blocking, args=(recorder, f"t{number}", call_row(clock)))
-        for number in range(5)
-    ]
-    for thread in threads:
-        thread.start()
-    await until(lambda: len(tables._starts.take()) == 55)
-    goes_on.set()
-    await asyncio.gather(holding, *kept)
+    async with held(stores) as ran:
+        kept = [asyncio.ensure_future(tables.keep(recorder, f"k{number}", call_row(clock))) for number in range(50)]
+        threads = [
+            threading.Thread(target=tables.keep_blocking, args=(recorder, f"t{number}", call_row(clock)))
+            for number in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        await until(lambda: len(tables._starts.take()) == 55)
+    await asyncio.gather(*kept)
     for thread in threads:
         thread.join()
     assert len(rows_of(stores, "SELECT * FROM starts")) == 55
     assert ran.count("BEGIN IMMEDIATE") == 1
     assert tables._starts.take() == []
+
+
+async def test_of_starts_at_once_only_those_of_a_recorder_that_is_gone_fail(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """Those of the others are stored, and their leases go on."""
+    gone, well = [await tables.create(name, False, 0, batch(1)) for name in ("gone", "well")]
+    change(stores, "DELETE FROM recorders WHERE name = 'gone'")
+    clock.advance_by(timedelta(seconds=1))
+    async with held(stores) as ran:
+        kept = [asyncio.ensure_future(tables.keep(each, f"{each}", call_row(clock))) for each in (gone, well)]
+        await until(lambda: len(tables._starts.take()) == 2)
+    failed, stored = await asyncio.gather(*kept, return_exceptions=True)
+    assert (stored, ran.count("BEGIN IMMEDIATE")) == (None, 1)
+    assert isinstance(failed, FileStoreError)
+    assert rows_of(stores, "SELECT recorder FROM starts") == [(well,)]
+    assert rows_of(stores, "SELECT ended_ns FROM recorders") == [(10**9,)]
 
 
 async def test_a_start_moves_the_end_of_a_lease_forward_alone(

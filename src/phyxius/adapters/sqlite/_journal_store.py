@@ -15,9 +15,8 @@ import attrs
 
 from phyxius.adapters._arguments import check_duration
 from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, is_audit, unwitnessed_by
-from phyxius.adapters._ledger import is_storable
 from phyxius.adapters._recorder import has_recorder, running_recorders
-from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
+from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow, is_storable
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._errors import FileStoreError
 from phyxius.clock import Clock, Instant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 import attrs
 
@@ -17,7 +17,9 @@ from phyxius.adapters.sqlite._errors import FileStoreError
 
 @attrs.define(eq=False)
 class _Start:
-    row: tuple[object, ...]
+    recorder: int
+    key: str
+    call: CallRow
     written: bool = False
     error: Exception | None = None
 
@@ -39,14 +41,19 @@ class _Starts:
         return [start for start in list(self._waiting.values()) if not start.written and start.error is None]
 
     def write(self, items: list[_Start], connection: sqlite3.Connection, /) -> None:
-        for recorder in {start.row[0] for start in items}:
-            _check_known(connection, recorder, self._path)
-        _insert_starts(connection, [start.row for start in items])
-        # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
-        connection.executemany(
-            "UPDATE recorders SET ended_ns = max(ended_ns, ?) WHERE id = ?",
-            [(started_ns, recorder) for recorder, _, _, started_ns, *_ in (start.row for start in items)],
-        )
+        for recorder in {start.recorder for start in items}:
+            starts = [start for start in items if start.recorder == recorder]
+            try:
+                _check_known(connection, recorder, self._path)
+            except FileStoreError as error:
+                self.failed(starts, error)  # others may be well
+                continue
+            _insert_starts(connection, recorder, [(start.key, start.call) for start in starts])
+            # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
+            connection.execute(
+                "UPDATE recorders SET ended_ns = max(ended_ns, ?) WHERE id = ?",
+                [max(start.call.started_ns for start in starts), recorder],
+            )
 
     def written(self, items: list[_Start]) -> None:
         for start in items:
@@ -116,7 +123,7 @@ class FileRecorderTables:
 
     async def keep(self, recorder: int, key: str, call: CallRow) -> None:
         """Store the start of a call, together with others that begin just then."""
-        start = _Start((recorder, key, *attrs.astuple(call)))
+        start = _Start(recorder, key, call)
         self._starts.add(start)
         try:
             await self._database.write_together(self._starts)
@@ -126,7 +133,7 @@ class FileRecorderTables:
 
     def keep_blocking(self, recorder: int, key: str, call: CallRow) -> None:
         """The same for code that cannot await."""
-        start = _Start((recorder, key, *attrs.astuple(call)))
+        start = _Start(recorder, key, call)
         self._starts.add(start)
         try:
             self._database.write_together_blocking(self._starts)
@@ -163,7 +170,7 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
         f"INSERT INTO events (recorder, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [(recorder, *attrs.astuple(event)) for event in batch.events],
     )
-    _insert_starts(connection, [(recorder, key, *attrs.astuple(call)) for key, call in batch.started])
+    _insert_starts(connection, recorder, batch.started)
     connection.executemany("DELETE FROM starts WHERE call = ?", [(key,) for key in batch.ended])
     connection.executemany(
         "INSERT INTO declarations (recorder, name, durable) VALUES (?, ?, ?)"
@@ -177,14 +184,14 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
     return True
 
 
-def _check_known(connection: sqlite3.Connection, recorder: object, path: str) -> None:
+def _check_known(connection: sqlite3.Connection, recorder: int, path: str) -> None:
     if connection.execute("SELECT 1 FROM recorders WHERE id = ?", [recorder]).fetchone() is None:
         raise FileStoreError(path, "failed", "this recorder's row is gone; restart it")
 
 
-def _insert_starts(connection: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
+def _insert_starts(connection: sqlite3.Connection, recorder: int, starts: Iterable[tuple[str, CallRow]]) -> None:
     connection.executemany(
         f"INSERT INTO starts (recorder, call, {CALL_COLUMNS})"  # noqa: S608 - our own names
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        rows,
+        [(recorder, key, *attrs.astuple(call)) for key, call in starts],
     )
