@@ -324,6 +324,27 @@ def test_small_steps_add_up(steps: list[tuple[int, bool]]) -> None:
 # -- one recorder after another
 
 
+def test_what_comes_after_the_last_one_closed_is_warned_of_once(
+    journal: Journal[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No store will know of it; while another one is open, or before the first, there is nothing to say."""
+    record_events(journal, "a")
+    first, second = opened(journal), opened(journal, store="elsewhere")
+    first.close()
+    record_events(journal, "b")
+    second.close()
+    assert caplog.records == []
+    record_events(journal, "c", 2)
+    (warning,) = caplog.messages
+    assert "'c' was recorded after the last recorder" in warning
+    third = opened(journal)
+    record_events(journal, "d")
+    third.close()
+    assert len(caplog.records) == 1
+    journal.append("no event")
+    assert "None was recorded after" in caplog.messages[1]
+
+
 def test_one_recorder_keeps_a_journal_in_a_store(journal: Journal[Any]) -> None:
     """A second one is refused and disturbs nothing; for another store, or once the first has closed, it is fine."""
     first = opened(journal)

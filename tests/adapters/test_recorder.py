@@ -169,6 +169,22 @@ async def test_one_whose_tasks_end_says_so_once(
     assert told.exc_info is None or isinstance(told.exc_info[1], ZeroDivisionError) is not cancelled
 
 
+async def test_a_durable_name_that_nothing_would_record_is_warned_of(
+    tables: MemoryTables, journal: Journal[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no witness: what is durable is not thereby declared."""
+    recorded(journal, OLD)
+    async with tables.recorder(journal, durable=[OLD]):
+        assert await tables.declared() == {OLD: True}
+    assert caplog.records == []
+    async with tables.recorder(journal, durable=[OLD, "quote.raed"]) as recorder:
+        assert "quote.raed" not in journal.declared
+        assert "'quote.raed' yet, so recorder api-7 is no witness" in caplog.messages[0]
+        recorded(journal, "quote.raed")
+        await recorder.flush()
+        assert await tables.declared() == {OLD: True, "quote.raed": True}
+
+
 async def test_it_is_used_once(tables: MemoryTables, journal: Journal[Any]) -> None:
     """A second time it is refused, while it runs and afterwards."""
     async with tables.recorder(journal) as recorder:

@@ -23,6 +23,7 @@ from phyxius.migration import (
     EvidenceErrored,
     EvidenceFailed,
     EvidenceFailure,
+    EvidenceWithdrawnError,
     NotNext,
     SpecChanged,
     SpecChangedError,
@@ -222,6 +223,16 @@ async def test_another_order_in_the_store(operation: str) -> None:
     lab = build(store={operation: raising(error)})
     assert (await lab.advance()).error == SpecChanged(("a", "b"), PHASES)
     assert "resolve" not in lab.store.operations
+
+
+async def test_evidence_that_the_store_does_not_believe_any_more() -> None:
+    """A store that finds at the commit that evidence was withdrawn is believed: the source failed, nothing moved."""
+    failures = {"a": EvidenceFailure("revoked")}
+    lab = build({"a": checked()}, store={"try_advance": raising(EvidenceWithdrawnError(failures))})
+    assert (await lab.advance()).error == EvidenceFailed("flip", failures)
+    assert "resolve" not in lab.store.operations
+    (audit,) = lab.audits
+    assert audit.observed["refusal"]["failures"]["a"]["reason"] == "revoked"
 
 
 async def test_another_order_is_told_before_any_evidence_runs() -> None:

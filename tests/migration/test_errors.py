@@ -10,6 +10,8 @@ import pytest
 from phyxius.migration import (
     AttemptFencedError,
     CheckCancelledError,
+    EvidenceFailure,
+    EvidenceWithdrawnError,
     MemoryPhaseStoreWarning,
     SpecChangedError,
     SpecError,
@@ -24,6 +26,7 @@ ERRORS = [
     (UnknownPhaseError("quotes", 7, ("expand", "flip")), 'phase 7, but its spec has "expand", "flip"; run the build'),
     (SpecChangedError(("a", "b"), ("a", "c")), 'recorded the phases "a", "b", but the spec declares "a", "c"'),
     (AttemptFencedError("f00"), "attempt f00 was resolved as not committed"),
+    (EvidenceWithdrawnError({"dba": EvidenceFailure("revoked")}), "dba: revoked"),
     (WrongShapeError("a list", "ok(payload)"), "a list came, where ok(payload) was wanted"),
     (CheckCancelledError("CancelledError"), "the check raised CancelledError, although nobody had cancelled it"),
 ]

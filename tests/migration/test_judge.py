@@ -357,6 +357,14 @@ def test_a_call_in_flight_breaks_the_silence(witness: bool, coverage: Any) -> No
     assert failure.details == {"in_flight": [{"name": "quote.read", "since": at(n)} for n in (7, 9)]}
 
 
+def test_the_process_of_a_call_is_named() -> None:
+    """Where it runs in another process, and the store knows which."""
+    calls = [InFlightCall("quote.read", NOW, recorder="api-7"), *CALLS]
+    failure = refused(judged(source(), seen(in_flight=calls)))
+    assert f'the oldest "quote.read" since {NOW.wall.isoformat()} in api-7; wait' in failure.reason
+    assert [each.get("recorder") for each in failure.details["in_flight"]] == ["api-7", None, None]  # type: ignore[attr-defined]
+
+
 def test_events_need_neither_witness_nor_stillness() -> None:
     """Over a window that is not empty the predicate judges, with the calls in flight before it."""
     window = seen(events=[EVENT], witnessed=False, in_flight=CALLS)
@@ -446,6 +454,45 @@ def test_the_longest_gap_is_named(max_gap: int, allowed: bool) -> None:
     assert (" (0:00:00.000002 may be)" in failure.reason) is allowed
     assert [each["until"] for each in failure.details["gaps"]] == [at(3).isoformat(), at(30).isoformat()]  # type: ignore[attr-defined]
     json.dumps(failure.details)
+
+
+@pytest.mark.parametrize(
+    "others,reason,retry_at",
+    [
+        ([], "ask again, for this gap may close", None),
+        ([(10, 13)], "ask again", 113),
+        ([(10, 50)], "wait until that has left", 150),
+    ],
+)
+def test_a_gap_that_may_close_is_not_waited_for(
+    others: list[tuple[int, int]], reason: str, retry_at: int | None
+) -> None:
+    """It counts, but the time to retry at is when the others have left."""
+    window = seen(gap(90, 130, may_close=True), *(gap(*each) for each in others), events=[EVENT])
+    failure = refused(judged(source(), window))
+    assert reason in failure.reason
+    assert failure.retry_at == (None if retry_at is None else at(retry_at))
+
+
+@pytest.mark.parametrize(
+    "options,answered,retry_at",
+    [
+        ({}, 120, 180),
+        ({}, 190, 190),
+        ({}, None, None),
+        ({"coverage": "partial"}, 120, 120),
+        ({"max_gap": timedelta(microseconds=10)}, 120, 120),
+        ({"max_gap": timedelta(microseconds=9)}, 120, 171),
+    ],
+)
+def test_a_failure_is_not_retried_before_its_window_is_covered(
+    options: dict[str, Any], answered: int | None, retry_at: int | None
+) -> None:
+    """What the predicate says stands, but it cannot pass while a gap would stand in its way."""
+    retry = None if answered is None else at(answered)
+    failure = EvidenceFailure("seen", {"n": 1}, retry_at=retry)
+    found = refused(judged(source(**options), seen(gap(70, 80), events=[EVENT]), err(failure)))
+    assert found == attrs.evolve(failure, retry_at=None if retry_at is None else at(retry_at))
 
 
 def test_a_gap_without_a_recorder_names_none() -> None:

@@ -155,6 +155,19 @@ def test_an_initial_phase_beside_a_store() -> None:
         fitted(journal=Journal(clock=clock), phase_store=store, initial_phase="flip")
 
 
+@pytest.mark.parametrize("migration,fits", [("quotes", True), ("orders", False), (7, True), (None, True)])
+def test_the_phase_store_of_another_migration(migration: object, fits: bool) -> None:
+    """A store that says whose phase it holds is bound to that migration alone."""
+    clock = create_controlled_clock()
+    store = create_memory_phase_store(initial="expand", clock=clock)
+    vars(store)["migration"] = migration
+    if fits:
+        assert fitted(journal=Journal(clock=clock), phase_store=store).name == "quotes"
+    else:
+        with pytest.raises(SpecError, match='the phase store is that of migration "orders"; give the one of'):
+            fitted(journal=Journal(clock=clock), phase_store=store)
+
+
 @pytest.mark.parametrize("owner", ["clock", "journal store", "phase store"])
 def test_two_clocks(owner: str) -> None:
     """One migration has one clock; whoever has another is named."""

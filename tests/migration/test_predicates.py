@@ -7,6 +7,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,21 @@ def test_no_events() -> None:
         "correlation_id": None,
     }
     assert failure.retry_at == newest + DAY + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    "recorded_by,says",
+    [
+        ({"api-2": 1}, "saw 2 events, recorded by api-2, the newest"),
+        ({"api-2": 1, "cron": 2}, "recorded by cron, api-2, the newest"),
+        ({str(number): 9 - number for number in range(6)}, "recorded by 0, 1, 2, 3, 4, ..., the newest"),
+    ],
+)
+def test_who_recorded_them_is_told(recorded_by: dict[str, int], says: str) -> None:
+    """Where a store knows it: first those that recorded most."""
+    failure = failure_of(no_events()(attrs.evolve(window_of([1, 2]), recorded_by=recorded_by)))
+    assert says in failure.reason
+    assert failure.details["recorded_by"] == recorded_by
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ async def heard() -> str:
 async def record(stores: FileStores, name: str, durable: str) -> None:
     """Record until we are told to end: each line says what is called, "begin x" leaves the call open."""
     journal = Journal[Any](clock=stores.clock)
-    journal.declare("background")
+    journal.declare("background", *filter(None, [durable]))
     async with stores.recorder(journal, name=name, durable=[durable] if durable else []):
         say("ready")
         while line := (await heard()).split():

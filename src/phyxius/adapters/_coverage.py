@@ -107,8 +107,9 @@ def gaps_of(
             reason = "it ended without closing, and what it had not stored by then is unknown"
             yield _gap(recorder.stored_ns, recorder.ended_ns, now_ns, reason, recorder.name)
         elif recorder.id not in answered:
-            reason = "it did not say in time that all it saw is stored"
-            yield _gap(recorder.stored_ns, recorder.ended_ns, now_ns, reason, recorder.name)
+            ends = Instant(wall_ns=recorder.ended_ns, mono_ns=None).wall.isoformat(timespec="seconds")
+            reason = f"it did not say in time that all it saw is stored: it is busy, or dead unless heard of by {ends}"
+            yield _gap(recorder.stored_ns, recorder.ended_ns, now_ns, reason, recorder.name, may_close=True)
 
 
 def unwitnessed_by(recorders: Iterable[RecorderRow], name: str | None) -> tuple[bool, tuple[str, ...]]:
@@ -121,7 +122,9 @@ def unwitnessed_by(recorders: Iterable[RecorderRow], name: str | None) -> tuple[
     return bool(witnesses) and name is not None and not lacking, lacking
 
 
-def _gap(since_ns: int, until_ns: int, now_ns: int, reason: str, recorder: str | None) -> Gap:
+def _gap(
+    since_ns: int, until_ns: int, now_ns: int, reason: str, recorder: str | None, *, may_close: bool = False
+) -> Gap:
     # A wall that was set back puts past gaps into the future, where nobody would look for them.
     since_ns = min(since_ns, now_ns - 1_000)
     until_ns = max(until_ns, since_ns + 1_000)
@@ -130,4 +133,5 @@ def _gap(since_ns: int, until_ns: int, now_ns: int, reason: str, recorder: str |
         Instant(wall_ns=until_ns, mono_ns=None).wall_rounded_up,
         reason,
         recorder,
+        may_close=may_close,
     )

@@ -120,11 +120,13 @@ class Inbox:
                 self._lose(journal.complete_since_reason)
             self._store = store
             self._taps.open[store] = self
+            self._taps.closed = False
 
     def close(self) -> None:
         """Take in nothing more."""
         with self._journal.paused():
             self._taps.open.pop(self._store, None)
+            self._taps.closed = not self._taps.open
 
     def take(self, entry: JournalEntry[Any]) -> None:
         """Take in an entry; called while the journal is locked, and never raises."""
@@ -240,6 +242,7 @@ class _Taps:
 
     def __init__(self, clock: Clock) -> None:  # noqa: ARG002 - every follower is given one
         self.open: dict[Hashable, Inbox] = {}
+        self.closed = False
         self.stores: dict[Hashable, _Known] = {}
 
     def known(self, store: Hashable) -> _Known:
@@ -248,6 +251,13 @@ class _Taps:
     def added(self, entry: JournalEntry[Any], /) -> None:
         for inbox in self.open.values():
             inbox.take(entry)
+        if self.closed:
+            self.closed = False
+            _logger.warning(
+                "%r was recorded after the last recorder of its journal closed, and no store will know of it: close"
+                " recorders last",
+                getattr(entry.data, "name", None),
+            )
 
     def dropped(self, entry: JournalEntry[Any], /) -> None:
         """The journal may let go of what the inboxes hold."""

@@ -137,7 +137,13 @@ class Recorder:
             raise RuntimeError("a recorder is used once; make another")
         self._loop = asyncio.get_running_loop()
         self._look_around()
-        self._journal.declare(*self._durable)
+        if undeclared := self._durable - self._journal.declared:
+            _logger.warning(
+                "nothing in this process would record %s yet, so recorder %s is no witness for its silence: mend the"
+                " name, or journal.declare it",
+                ", ".join(map(repr, sorted(undeclared))),
+                self._name,
+            )
         receipt = self._inbox.receipt(self.key)
         known = receipt is None or await self._tables.has(receipt)
         for stranded in self._stranded() if known else []:

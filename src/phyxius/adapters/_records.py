@@ -117,7 +117,7 @@ class CallRow:
             correlation_id=None if call.correlation_id is None else _text(call.correlation_id),
         )
 
-    def call(self) -> InFlightCall:
+    def call(self, recorder: str | None = None) -> InFlightCall:
         """The call back, as one that is in flight. What could not be stored of it is not known yet, either."""
         return InFlightCall(
             name=self.name,
@@ -126,6 +126,7 @@ class CallRow:
             observed=json.loads(self.observed),
             invocation_id=self.invocation_id,
             correlation_id=self.correlation_id,
+            recorder=recorder,
         )
 
     def lost(self, recorder: str, until_ns: int) -> HandlerEvent:
@@ -136,7 +137,7 @@ class CallRow:
             completed_at=Instant(wall_ns=max(until_ns, self.started_ns), mono_ns=None),
             started_at=Instant(wall_ns=self.started_ns, mono_ns=None),
             source=self.source,
-            observed=self.call().observed,  # what it would have observed later nobody knows
+            observed=self.call(recorder).observed,  # what it would have observed later nobody knows
             error=HandlerError("RecorderLost", f"recorder {recorder} ended while it ran; how it ended is unknown"),
             invocation_id=self.invocation_id,
             correlation_id=self.correlation_id,

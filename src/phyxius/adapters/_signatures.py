@@ -102,7 +102,7 @@ class Terms:
             return cls(quorum, None, valid_for)
         if isinstance(signers, str) or not all(isinstance(each, str) and each for each in signers):
             raise SpecError(f'signers must be a collection of names such as ["ada", "bob"], not {signers!r}')
-        if len(set(signers)) < quorum:
+        if len({each.casefold() for each in signers}) < quorum:
             raise SpecError(f"a quorum of {quorum} can never be reached by {sorted(set(signers))}")
         return cls(quorum, frozenset(signers), valid_for)
 
@@ -111,22 +111,23 @@ class Terms:
     ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:
         """Whether the signatures for one subject are enough; `file` names where they are from."""
         standing: dict[str, Signature] = {}
-        doubts: dict[str, str] = {}
+        doubts: dict[str, tuple[str, str]] = {}
         for signature in signatures:
             doubt = signature.doubt(now, revision, self.valid_for)
             if doubt is None and self.signers is not None and signature.signer not in self.signers:
                 doubt = "not among those who may sign"
+            person = signature.signer.casefold()  # who signs as "Ada" and as "ada" is not two people
             if doubt is None:
-                standing[signature.signer] = signature
-                doubts.pop(signature.signer, None)
-            elif signature.signer not in standing:
-                doubts[signature.signer] = doubt
+                standing[person] = signature
+                doubts.pop(person, None)
+            elif person not in standing:
+                doubts[person] = signature.signer, doubt
         if len(standing) >= self.quorum:
             enough = sorted(standing)[: max(self.quorum, _MOST_TOLD)]
-            signed = [standing[signer].payload(self.valid_for) for signer in enough]
+            signed = [standing[person].payload(self.valid_for) for person in enough]
             payload: dict[str, object] = {"signatures": signed, "file": file}
             return ok(payload)
-        return err(self._failure(sorted(standing), doubts))
+        return err(self._failure(sorted(each.signer for each in standing.values()), dict(doubts.values())))
 
     def _failure(self, standing: list[str], doubts: Mapping[str, str]) -> EvidenceFailure:
         wanted = "signature is" if self.quorum == 1 else "signatures are"

@@ -83,6 +83,7 @@ class InFlightCall:
         observed: What was observed at its start.
         invocation_id: Names this call.
         correlation_id: Names what the call belongs to.
+        recorder: The process that it runs in, as a shared journal knows it; None if it is this one.
     """
 
     name: str
@@ -91,6 +92,7 @@ class InFlightCall:
     observed: ObservedSoFar = attrs.field(factory=lambda: ObservedSoFar({}), converter=_so_far)
     invocation_id: str | None = None
     correlation_id: str | None = None
+    recorder: str | None = attrs.field(default=None, kw_only=True)
 
     @property
     def outcome(self) -> NoReturn:

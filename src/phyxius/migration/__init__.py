@@ -19,7 +19,7 @@ from phyxius.migration._evidence import (
     journal_window,
     schema_applied,
 )
-from phyxius.migration._failure import Check, Evidence, EvidenceFailure, Predicate
+from phyxius.migration._failure import Check, Evidence, EvidenceFailure, EvidenceWithdrawnError, Predicate
 from phyxius.migration._memory_journal_store import MemoryJournalStore, create_memory_journal_store
 from phyxius.migration._memory_phase_store import MemoryPhaseStore, create_memory_phase_store
 from phyxius.migration._migration import Migration, create_migration
@@ -67,6 +67,7 @@ __all__ = [
     "EvidenceFailure",
     "EvidenceSnapshot",
     "EvidenceSource",
+    "EvidenceWithdrawnError",
     "Gap",
     "JournalQuery",
     "JournalStore",

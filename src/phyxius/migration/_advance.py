@@ -23,8 +23,9 @@ from phyxius.migration._audit import (
 )
 from phyxius.migration._decision import Finding, Step, next_step, refusal_for
 from phyxius.migration._errors import SpecChangedError, WrongShapeError
+from phyxius.migration._failure import EvidenceWithdrawnError
 from phyxius.migration._inquiry import Inquirer
-from phyxius.migration._outcomes import Advanced, AdvanceError, CasLost, SpecChanged, StoreErrored
+from phyxius.migration._outcomes import Advanced, AdvanceError, CasLost, EvidenceFailed, SpecChanged, StoreErrored
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import Committed, Conflict, EvidenceSnapshot, PhaseStore
 from phyxius.migration._wording import plain, representation
@@ -127,6 +128,8 @@ class AdvanceCall(Generic[P]):
             outcome = self._outcome_of(step, await self._runtime.phase_store.try_advance(*phases, snapshot))
         except SpecChangedError as error:
             outcome = SpecChanged(error.recorded, error.declared)
+        except EvidenceWithdrawnError as error:
+            outcome = EvidenceFailed(step.to_phase, error.failures)
         except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:  # there is nobody left to ask or to answer
             self._refuse(StoreErrored("try_advance", error, "unknown"))
             raise

@@ -57,3 +57,17 @@ Check: TypeAlias = Callable[[], Evidence[T] | Awaitable[Evidence[T]]]
 
 Predicate: TypeAlias = Callable[[JournalWindow], Evidence[T]]
 """A plain function that makes its claim about a window."""
+
+
+@attrs.define(eq=False, slots=False)
+class EvidenceWithdrawnError(Exception):
+    """Evidence that a store can check for itself stopped holding before the commit, so it has committed nothing.
+
+    Attributes:
+        failures: The sources that do not hold any more, and why.
+    """
+
+    failures: Mapping[str, EvidenceFailure]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{source}: {failure.reason}" for source, failure in self.failures.items())

@@ -11,6 +11,7 @@ from typing import cast
 import attrs
 
 from phyxius.fp import Err, Ok
+from phyxius.handler import InFlightCall
 from phyxius.journal import PayloadError, to_json_value
 from phyxius.migration._errors import WrongShapeError
 from phyxius.migration._evidence import JournalWindowEvidence
@@ -68,8 +69,9 @@ def judge_window(
         PayloadError: As `judge_answer`.
     """
     passed = judge_answer(answer)
+    coverage = Coverage.of(window, source.window)
     if isinstance(passed, EvidenceFailure):
-        return passed
+        return _not_before_coverage(passed, source, coverage)
     if not len(window.events) and (silence := _doubted_silence(source, window)):
         return silence
     if source.coverage == "partial":
@@ -84,10 +86,18 @@ def judge_window(
             f'{cure}, or claim coverage="partial" if more events could not overturn the claim',
             {"limit": limit},
         )
-    coverage = Coverage.of(window, source.window)
     if coverage.total() > source.max_gap:
         return _gap_failure(coverage, source.max_gap)
     return attrs.evolve(passed, tolerated=coverage.gaps)
+
+
+def _not_before_coverage(
+    failure: EvidenceFailure, source: JournalWindowEvidence[object], coverage: Coverage
+) -> EvidenceFailure:
+    """The predicate's failure, which is not to be retried while a gap would stand in the way."""
+    if failure.retry_at is None or source.coverage == "partial" or coverage.total() <= source.max_gap:
+        return failure
+    return attrs.evolve(failure, retry_at=max(failure.retry_at, coverage.covered_at(source.max_gap)))
 
 
 def check_window(window: object) -> JournalWindow:
@@ -114,8 +124,8 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
         call = window.in_flight[0]
         return EvidenceFailure(
             f'{counted(len(window.in_flight), "matching call")} in flight, the oldest "{call.name}" since '
-            f"{call.started_at.wall.isoformat()}; wait until none is",
-            {"in_flight": [{"name": each.name, "since": each.started_at.wall} for each in window.in_flight[:20]]},
+            f"{call.started_at.wall.isoformat()}{_in_process(call.recorder)}; wait until none is",
+            {"in_flight": [_call_details(each) for each in window.in_flight[:20]]},
         )
     return None
 
@@ -133,23 +143,36 @@ def _unwitnessed(name: str | None, recorders: Sequence[str]) -> EvidenceFailure:
     )
 
 
+def _in_process(recorder: str | None) -> str:
+    return f" in {recorder}" if recorder else ""
+
+
+def _call_details(call: InFlightCall) -> dict[str, object]:
+    return {
+        "name": call.name,
+        "since": call.started_at.wall,
+        **({"recorder": call.recorder} if call.recorder else {}),
+    }
+
+
 def _gap_failure(coverage: Coverage, max_gap: timedelta) -> EvidenceFailure:
     retry_at = coverage.covered_at(max_gap)
     total = coverage.total()
     longest = max(coverage.gaps, key=lambda gap: gap.until - gap.since)
     recorder = f", recorder {longest.recorder}" if longest.recorder else ""
     allowed = f" ({span(max_gap)} may be)" if max_gap else ""
+    cure = "ask again, for this gap may close" if longest.may_close else "wait until that has left the window"
     return EvidenceFailure(
         "the journal cannot vouch for the whole window: "
         f"{span(total)} of {span(coverage.window)} missing{allowed}, "
         f"most of it from {longest.since.isoformat()} to {longest.until.isoformat()} "
-        f"({longest.reason}{recorder}); wait until that has left the window",
+        f"({longest.reason}{recorder}); {cure}",
         {
             "missing": str(total),
             "max_gap": str(max_gap),
             "gaps": [gap_details(gap) for gap in coverage.gaps[:20]],
         },
-        retry_at=retry_at,
+        retry_at=retry_at if retry_at > coverage.until else None,
     )
 
 

@@ -172,8 +172,9 @@ def create_migration(
         run_sync: Runs a plain check and is awaited for its answer; by default each has a thread of its own.
 
     Raises:
-        SpecError: The parts do not fit: a store that lacks an operation, two clocks, an initial phase that the
-            spec does not have or beside a phase store of one's own, a fleet's phases with the journal of one process.
+        SpecError: The parts do not fit: a store that lacks an operation or is another migration's, two clocks, an
+            initial phase that the spec does not have or beside a phase store of one's own, a fleet's phases with the
+            journal of one process.
 
     Warns:
         MemoryPhaseStoreWarning: The phase store is the default one, and time is real.
@@ -189,6 +190,9 @@ def create_migration(
     ):
         if getattr(other, "clock", clock) is not clock:
             raise SpecError(f"the {owner} has another clock; use one clock for everything", spec.name)
+    whose = getattr(phase_store, "migration", None)
+    if isinstance(whose, str) and whose != spec.name:
+        raise SpecError(f'the phase store is that of migration "{whose}"; give the one of this migration', spec.name)
     _check_offers(spec, "phase", phase_store, "current", "try_advance")
     _check_offers(spec, "journal", journal_store, "query")
     if initial_phase is not None and initial_phase not in spec.phases:

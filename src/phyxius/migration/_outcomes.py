@@ -179,7 +179,7 @@ class SpecChanged:
         """One line for people."""
         return (
             f"the store has {list(self.recorded)}, which is not in step with the spec's {list(self.declared)}; "
-            "run the build that matches the store, or adopt the new order in the store"
+            "run the build that matches the store, or adopt the new order in the store (amend)"
         )
 
 

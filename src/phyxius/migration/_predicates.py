@@ -30,8 +30,9 @@ class NoEvents:
         leaves = newest.completed_at.wall_rounded_up + (window.until - window.since) + timedelta(microseconds=1)
         return err(
             EvidenceFailure(
-                f"saw {counted(len(window), 'event')}, the newest at {newest.completed_at.wall.isoformat()}"
-                f"{_unfinished(newest)}; find who still causes them, then wait until they have left the window",
+                f"saw {counted(len(window), 'event')}{_recorded_by(window)}, the newest at "
+                f"{newest.completed_at.wall.isoformat()}{_unfinished(newest)}; "
+                "find who still causes them, then wait until they have left the window",
                 {
                     "count": len(window),
                     "newest": newest.completed_at.wall,
@@ -39,6 +40,7 @@ class NoEvents:
                     "observed": _known(newest),
                     "error": newest.error,
                     "correlation_id": newest.correlation_id,
+                    **({"recorded_by": dict(window.recorded_by)} if window.recorded_by else {}),
                 },
                 retry_at=leaves,
             )
@@ -51,8 +53,8 @@ def no_events() -> Predicate[dict[str, int]]:
     Its `Ok` over the empty window still needs a witness and a journal without gaps: see `journal_window`.
 
     Returns:
-        A predicate, which learns the count of 0; its failure tells the count, and of the newest event when it
-        completed, what it observed, and when it leaves the window.
+        A predicate, which learns the count of 0; its failure tells the count, which recorders it was, where that is
+        known, and of the newest event when it completed, what it observed, and when it leaves the window.
     """
     return NoEvents()
 
@@ -163,6 +165,12 @@ def _answer(test: Test, event: HandlerEvent) -> bool:
     if type(answer) is not bool:
         raise TypeError(f"the test must answer True or False, not {type(answer).__name__}")
     return answer
+
+
+def _recorded_by(window: JournalWindow) -> str:
+    """Says which processes to look at, first those that recorded most."""
+    names = sorted(window.recorded_by, key=lambda name: -window.recorded_by[name])
+    return f", recorded by {', '.join(names[:5])}{', ...' if names[5:] else ''}" if names else ""
 
 
 def _unfinished(event: HandlerEvent) -> str:

@@ -90,6 +90,7 @@ class PhaseStore(Protocol):
     - `async resolve(attempt, /) -> Committed | None`: what became of an attempt. It is a fence: after None,
       `try_advance` with that attempt raises `AttemptFencedError`;
     - `async history() -> Sequence[Transition]`;
+    - `migration`: the name of the migration whose phase it is, so that it is bound to no other;
     - `async check_order() -> None`: raises `SpecChangedError` where `try_advance` would, so that this is said before
       any evidence is asked.
     """
@@ -106,5 +107,7 @@ class PhaseStore(Protocol):
         Raises:
             SpecChangedError: The store recorded another order of phases.
             AttemptFencedError: This attempt was resolved as not committed.
+            EvidenceWithdrawnError: Evidence that the store can check itself does not hold any more; nothing is
+                committed, and `advance()` answers with `EvidenceFailed`.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast, overload
 
@@ -33,6 +33,7 @@ class Gap:
         until: Its end, an aware datetime; kept in UTC.
         reason: Why, as an operator would say it.
         recorder: Who failed to record, where that is known.
+        may_close: Whether it may close while it is in the window, as when its recorder is only late.
 
     Raises:
         ValueError: A naive datetime, or an end before the begin.
@@ -42,6 +43,7 @@ class Gap:
     until: datetime = attrs.field(converter=_utc)
     reason: str
     recorder: str | None = None
+    may_close: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a gap that runs backwards."""
@@ -128,6 +130,7 @@ class JournalWindow(Sequence[HandlerEvent]):
         witnessed: Whether every recorder that lived in the window declares the query's name.
         in_flight: The calls that may yet become events of this query.
         unwitnessed_by: The names of recorders of the window that do not declare the query's name.
+        recorded_by: How many of the events each recorder recorded, where that is known.
 
     Raises:
         ValueError: A naive datetime.
@@ -141,6 +144,7 @@ class JournalWindow(Sequence[HandlerEvent]):
     witnessed: bool = attrs.field(kw_only=True, default=False)
     in_flight: Sequence[InFlightCall] = attrs.field(kw_only=True, default=(), converter=tuple[InFlightCall, ...])
     unwitnessed_by: Sequence[str] = attrs.field(kw_only=True, default=(), converter=tuple[str, ...])
+    recorded_by: Mapping[str, int] = attrs.field(kw_only=True, factory=dict)
 
     @overload
     def __getitem__(self, index: int) -> HandlerEvent: ...
@@ -192,9 +196,9 @@ class Coverage:
         return sum((until - since for since, until in _merged(self.gaps)), timedelta(0))
 
     def covered_at(self, max_gap: timedelta) -> datetime:
-        """When no more than `max_gap` of what is missing will be left, in a window that ends then."""
+        """When no more than `max_gap` of what is missing will be left, in a window that ends then, at the earliest."""
         left = max_gap
-        for since, until in reversed(_merged(self._lasting)):
+        for since, until in reversed(_merged(tuple(gap for gap in self._lasting if not gap.may_close))):
             if until - since > left:
                 return until - left + self.window
             left -= until - since

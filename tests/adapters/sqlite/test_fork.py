@@ -19,6 +19,7 @@ warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is 
 logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message).60s")
 stores = open_file_stores(sys.argv[1])
 journal = Journal(clock=create_system_clock())
+journal.declare("durable")
 
 def call(name):
     with recorded(journal, name):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phyxius.adapters._ledger import Batch, NewGap
-from phyxius.adapters._records import CallRow
+from phyxius.adapters._records import CallRow, EventRow
 from phyxius.adapters.sqlite import FileStoreError, FileStores, Recorder, _journal_store, open_file_stores
 from phyxius.adapters.sqlite._recordings import FileRecorderTables
 from phyxius.clock import ControlledClock, create_controlled_clock
@@ -413,6 +413,7 @@ async def test_calls_in_flight_elsewhere(stores: FileStores, clock: ControlledCl
     ):
         found = await ask(stores, query)
         assert ([call.name for call in found.in_flight], len(found)) == (names, 0)
+        assert {call.recorder for call in found.in_flight} == ({"there"} if names else set())
     assert not await proven(stores)
     await other.store(ended=["1"], answered=10**9)
     assert await proven(stores)
@@ -433,6 +434,7 @@ async def test_a_call_whose_recorder_died_is_an_event(stores: FileStores, clock:
     assert event.error is not None
     assert event.error.type == "RecorderLost"
     assert "there" in event.error.message
+    assert found.recorded_by == {"there": 1}
     assert (found.in_flight, found.gaps, found.witnessed) == ((), (), True)
     assert not await proven(stores)
 
@@ -576,6 +578,30 @@ async def test_a_gap_grows_old(stores: FileStores, clock: ControlledClock) -> No
     assert (await ask(stores, READ, HOUR)).gaps == ()
 
 
+async def test_a_misspelt_durable_name_is_no_witness(stores: FileStores, clock: ControlledClock) -> None:
+    """What a recorder is asked to record durably counts once something would record it: only then it is declared."""
+    journal = Journal[Any](clock=clock)
+    async with stores.recorder(journal, name="api-7", durable=["quote.raed", "quote.read"]):
+        recorded(journal, "quote.read")
+        assert await proven(stores, "quote.read")
+        failure = await judged(stores, "quote.raed")
+        assert isinstance(failure, EvidenceFailure)
+        assert 'nothing named "quote.raed" happened, but 1 recorder of the window (api-7)' in failure.reason
+
+
+async def test_who_recorded_is_told(stores: FileStores, clock: ControlledClock) -> None:
+    """How many events of the window each recorder recorded; what a limit cut off does not count."""
+    for name in ("one", "two"):
+        other = await Elsewhere(stores, name).begin(quote_read=True)
+        await other.store(events=[EventRow.of(make_event("quote.read", clock=clock)) for _ in range(len(name) - 1)])
+        clock.advance_by(SECOND)
+        await other.store(events=[EventRow.of(make_event("quote.read", clock=clock))])
+        await other.close()
+    assert (await ask(stores)).recorded_by == {"one": 3, "two": 3}
+    assert (await ask(stores, JournalQuery("quote.read", limit=4))).recorded_by == {"one": 1, "two": 3}
+    assert (await ask(stores, JournalQuery("quote"))).recorded_by == {}
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_who_does_not_answer_is_a_gap(stores: FileStores, clock: ControlledClock) -> None:
     """Until a living recorder says that all it saw is stored, it may hold what would be an answer."""
@@ -583,7 +609,7 @@ async def test_who_does_not_answer_is_a_gap(stores: FileStores, clock: Controlle
     told = clock.now().wall
     clock.advance_by(SECOND)
     (gap,) = (await ask(stores)).gaps
-    assert (gap.since, gap.until, gap.recorder) == (told, told + LEASE, "there")
+    assert (gap.since, gap.until, gap.recorder, gap.may_close) == (told, told + LEASE, "there", True)
     assert "did not say in time" in gap.reason
     assert await proven(stores, "quote.kept")
     await other.store(answered=10**9)

@@ -88,13 +88,30 @@ async def test_it_begins_where_it_is_told_to(stores: FileStores) -> None:
 
 
 async def test_its_first_use_may_be_any(stores: FileStores) -> None:
-    """A compare-and-set, a fence or an amendment record a new migration, too, at its initial phase."""
+    """A compare-and-set or a fence record a new migration, too, at its initial phase."""
     moved = await stores.phase_store(spec_of(name="a")).try_advance("expand", "flip", snapshot("1"))
     assert isinstance(moved, Ok)
     assert await stores.phase_store(spec_of(name="b"), initial="flip").resolve("2") is None
-    assert await stores.phase_store(spec_of(name="c")).amend(spec_of(name="c"), who="ada", why="new") == 1
-    rows = contents(Path(stores.path))["migrations"]
-    assert rows == [("a", "flip", 1, 1), ("b", "flip", 0, 1), ("c", "expand", 0, 1)]
+    assert contents(Path(stores.path))["migrations"] == [("a", "flip", 1, 1), ("b", "flip", 0, 1)]
+
+
+async def test_what_the_file_does_not_know_is_not_amended(stores: FileStores) -> None:
+    """It is another file than was meant, or nobody has run the migration yet."""
+    with pytest.raises(SpecError, match="the file does not know this migration yet"):
+        await stores.phase_store(SPEC).amend(SPEC, who="ada", why="new")
+    assert contents(Path(stores.path))["migrations"] == []
+
+
+async def test_a_phase_store_is_bound_to_its_migration(stores: FileStores) -> None:
+    """Of two migrations with the same phases, none is moved by the evidence of the other."""
+    journal = Journal[Any](clock=stores.clock)
+    with pytest.raises(SpecError, match='migration "orders": the phase store is that of migration "quotes"'):
+        create_migration(
+            spec_of(name="orders"),
+            journal=journal,
+            journal_store=stores.journal_store,
+            phase_store=stores.phase_store(spec_of(name="quotes")),
+        )
 
 
 async def test_initial_must_be_a_phase(stores: FileStores) -> None:
@@ -140,6 +157,18 @@ async def test_it_is_of_a_fleet(stores: FileStores) -> None:
 
 
 # -- compare and set
+
+
+async def test_a_step_whose_audit_is_not_kept_is_warned_of(
+    stores: FileStores, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a recorder the process keeps the audit of its `advance()` for itself."""
+    store = stores.phase_store(SPEC)
+    async with stores.recorder(Journal(clock=stores.clock), name="cli", audit_only=True):
+        await store.try_advance("expand", "flip", snapshot("1"))
+    assert caplog.records == []
+    await store.try_advance("flip", "contract", snapshot("2"))
+    assert "this process keeps no record in" in caplog.messages[0]
 
 
 async def test_it_moves_by_compare_and_set(stores: FileStores) -> None:

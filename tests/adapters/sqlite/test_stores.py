@@ -116,7 +116,9 @@ async def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pyt
     assert {path.parent.name for path in tmp_path.rglob("*.db")} == {"here"}
 
 
-@pytest.mark.parametrize("path", ["", ":memory:", "file:a.db", "file:a.db?mode=memory", "file::memory:", "a\0b"])
+@pytest.mark.parametrize(
+    "path", ["", ":memory:", "file:a.db", "file:a.db?mode=memory", "file::memory:", "sqlite:///a.db", "a\0b"]
+)
 def test_what_is_no_path(path: str) -> None:
     """What SQLite would take for something else than a file is refused at once, and says what to use."""
     with pytest.raises(SpecError, match=r"a path to a file is wanted, not .*; in memory use create_memory_phase_store"):
@@ -460,6 +462,15 @@ async def test_a_file_that_is_not_made(tmp_path: Path) -> None:
         pass
     async with open_file_stores(path, create=False) as stores:
         assert stores.path == str(path)
+
+
+async def test_a_file_that_was_made_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and for whoever listens: a wrong path is a new migration."""
+    caplog.set_level("INFO", "phyxius.adapters")
+    for _ in range(2):
+        async with open_file_stores(tmp_path / "m.db"):
+            pass
+    assert caplog.messages == [f"{tmp_path / 'm.db'} was made: each migration in it is new, and at its first phase"]
 
 
 async def test_a_file_with_two_names(tmp_path: Path) -> None:

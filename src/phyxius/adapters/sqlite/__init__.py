@@ -6,7 +6,7 @@ from phyxius.adapters.sqlite._attestations import FileAttestations
 from phyxius.adapters.sqlite._errors import FileProblem, FileStoreError
 from phyxius.adapters.sqlite._journal_store import FileJournalStore
 from phyxius.adapters.sqlite._orders import PassedPhasesChangedError
-from phyxius.adapters.sqlite._phase_store import FilePhaseStore, SignatureWithdrawnError
+from phyxius.adapters.sqlite._phase_store import FilePhaseStore
 from phyxius.adapters.sqlite._stores import FileStores, open_file_stores
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "PassedPhasesChangedError",
     "Recorder",
     "Signature",
-    "SignatureWithdrawnError",
     "open_file_stores",
 ]

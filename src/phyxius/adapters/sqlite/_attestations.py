@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import attrs
+
 from phyxius.adapters._arguments import check_duration, check_text
 from phyxius.adapters._signatures import Signature, Terms
 from phyxius.adapters.sqlite._database import Database
-from phyxius.adapters.sqlite._orders import Recorded, plain_order, recorded
+from phyxius.adapters.sqlite._orders import Recorded, known, plain_order, recorded
 from phyxius.adapters.sqlite._signing import signatures_of
 from phyxius.clock import Clock
 from phyxius.fp import Result
@@ -57,22 +59,7 @@ class FileAttestations:
         Raises:
             SpecError: A quorum that nobody could reach, or a time that is not positive.
         """
-        terms = Terms.of(quorum, signers, valid_for)
-
-        async def check() -> Result[dict[str, object], EvidenceFailure]:
-            subject = current_attempt()
-
-            def read(connection: sqlite3.Connection) -> tuple[list[Signature], int, str]:
-                (file,) = connection.execute("SELECT file FROM journal").fetchone()
-                found = recorded(connection, subject.migration)
-                signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
-                standing = [each for each in signatures if each.from_phase == subject.from_phase]
-                return standing, 0 if found is None else found.revision, file
-
-            signatures, revision, file = await self._database.read(read)
-            return terms.judge(signatures, self._clock.now(), revision, file)
-
-        return attestation(check)
+        return attestation(_SignedOff(Terms.of(quorum, signers, valid_for), self._database, self._clock))
 
     async def sign(
         self,
@@ -95,13 +82,17 @@ class FileAttestations:
             valid_for: How long the signature counts; for ever unless given.
 
         Raises:
-            SpecError: The spec has no such phase or source, the phase is entered already, the signer is
-                empty, the note too long, or the file does not know the migration yet: nobody has read its phase.
+            SpecError: The spec has no such phase or source, the phase is entered already, the signer is empty or not
+                among those who may sign, the note too long, or the file does not know the migration yet: nobody has
+                read its phase.
             SpecChangedError: The file recorded another order of phases.
             PayloadError: The signer or the note holds what databases refuse.
         """
-        phase, source = _subject(spec, to, source)
+        phase, source, terms = _subject(spec, to, source)
         signer, note = check_text(to_json_value(signer), "signer", (spec.name, phase, source)), to_json_value(note)
+        if terms is not None and terms.signers is not None and signer not in terms.signers:
+            may = ", ".join(sorted(terms.signers))
+            raise SpecError(f"{signer!r} is not among those who may sign: {may}", spec.name, phase, source)
         if len(signer) + len(note) > _LONGEST_NOTE:
             raise SpecError(f"a note may have {_LONGEST_NOTE} characters: it goes into the evidence", spec.name, phase)
         if valid_for is not None:
@@ -149,7 +140,7 @@ class FileAttestations:
             SpecError: The spec has no such phase or source, or the phase is entered already.
             PayloadError: `by` or the note holds what databases refuse.
         """
-        phase, source = _subject(spec, to, source)
+        phase, source, _ = _subject(spec, to, source)
         by, note = to_json_value(by or signer), to_json_value(note)
 
         def write(connection: sqlite3.Connection) -> int:
@@ -170,23 +161,41 @@ class FileAttestations:
         Raises:
             SpecError: The spec has no such phase or source.
         """
-        phase, source = _subject(spec, to, source)
+        phase, source, _ = _subject(spec, to, source)
         return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
 
     def _recorded(self, connection: sqlite3.Connection, spec: MigrationSpec[Any]) -> Recorded:
         declared = plain_order(spec)
-        found = recorded(connection, spec.name)
-        if found is None:
-            raise SpecError(
-                "the file does not know this migration yet; await stores.phase_store(spec).current() once", spec.name
-            )
+        found = known(connection, spec.name)
         if found.phases != declared:
             raise SpecChangedError(found.phases, declared)
         return found
 
 
-def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str]:
-    """The subject as exact texts, if the spec asks for such a signature."""
+@attrs.frozen
+class _SignedOff:
+    """The check of a signed-off source; a class, so that `sign` knows its terms."""
+
+    terms: Terms
+    _database: Database
+    _clock: Clock
+
+    async def __call__(self) -> Result[dict[str, object], EvidenceFailure]:
+        subject = current_attempt()
+
+        def read(connection: sqlite3.Connection) -> tuple[list[Signature], int, str]:
+            (file,) = connection.execute("SELECT file FROM journal").fetchone()
+            found = recorded(connection, subject.migration)
+            signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
+            standing = [each for each in signatures if each.from_phase == subject.from_phase]
+            return standing, 0 if found is None else found.revision, file
+
+        signatures, revision, file = await self._database.read(read)
+        return self.terms.judge(signatures, self._clock.now(), revision, file)
+
+
+def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, Terms | None]:
+    """The subject as exact texts, if the spec asks for such a signature, and on what terms, if that is known."""
     order = plain_order(spec)
     to, source = str.__str__(to), str.__str__(source)
     if to not in order[1:]:
@@ -194,8 +203,9 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str]:
     sources = dict(spec.phases[to].evidence)
     if to == order[1]:
         sources |= spec.phases[order[0]].evidence  # it runs when the first phase is left
-    signable = [name for name, each in sources.items() if isinstance(each, AttestationEvidence)]
+    signable = {name: each for name, each in sources.items() if isinstance(each, AttestationEvidence)}
     if source not in signable:
         wanted = f"those it asks for are {', '.join(map(repr, signable))}" if signable else "it asks for none"
         raise SpecError(f"it asks for no signature {source!r}; {wanted}", spec.name, to)
-    return to, source
+    check = signable[source].check
+    return to, source, check.terms if isinstance(check, _SignedOff) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import sqlite3
@@ -22,6 +23,7 @@ from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+_logger = logging.getLogger("phyxius.adapters")
 _MOUNTS = Path("/proc/self/mountinfo")
 _READERS = 4
 _QUERIES = 8
@@ -235,6 +237,8 @@ class Database:
                 (name,) = connection.execute("SELECT file FROM journal").fetchone()
             identity = _identity(self.path)
             assert identity is not None
+            if status is None:
+                _logger.info("%s was made: each migration in it is new, and at its first phase", self.path)
             return identity, name
 
     def _look_at(self, connection: sqlite3.Connection) -> None:

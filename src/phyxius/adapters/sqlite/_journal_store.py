@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -27,7 +28,7 @@ _POLL_SECONDS = 0.02
 _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
 
-_EVENTS = f"SELECT {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
+_EVENTS = f"SELECT recorder, {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
 _NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC LIMIT :limit"
 _OF_ANY_NAME = (
     f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration' AND (:outcome IS NULL OR outcome = :outcome)"
@@ -44,6 +45,9 @@ _OF_A_NAME = (
 _OF_A_NAME_AND_OUTCOME = (
     f"{_EVENTS} WHERE name = :name AND outcome = :outcome AND completed_ns >= :since{_NEWEST_FIRST}"
 )
+
+
+_Found: TypeAlias = tuple[int, HandlerEvent]  # with the recorder that it is from
 
 
 @attrs.define
@@ -153,6 +157,7 @@ class FileJournalStore:
         in_flight = [call for call in reading.in_flight if reading.query.matches_call(call)]
         lost = self._open_starts(connection, reading, recorders, in_flight)
         found, truncated = self._select(connection, reading, lost)
+        recorded_by = Counter(recorders[recorder].name for recorder, _ in found if recorder in recorders)
         answered = {
             recorder.id
             for recorder in recorders.values()
@@ -169,7 +174,7 @@ class FileJournalStore:
         )
         witnessed, lacking = unwitnessed_by(recorders.values(), name)
         return JournalWindow(
-            found,
+            [event for _, event in found],
             since=reading.since.wall,
             until=reading.now.wall_rounded_up,
             gaps=tuple(gaps),
@@ -177,6 +182,7 @@ class FileJournalStore:
             witnessed=witnessed,
             in_flight=in_flight,
             unwitnessed_by=lacking,
+            recorded_by=recorded_by,
         )
 
     def _open_starts(
@@ -185,9 +191,9 @@ class FileJournalStore:
         reading: _Reading,
         recorders: dict[int, RecorderRow],
         in_flight: list[InFlightCall],
-    ) -> list[HandlerEvent]:
+    ) -> list[_Found]:
         """Sort the calls without an event: they are in flight, or their recorder is gone, which counts as an event."""
-        lost: list[HandlerEvent] = []
+        lost: list[_Found] = []
         # Our own calls are known from memory. A start beyond them is of a call whose event never came in: its journal
         # refused it, or more waited than could be stored.
         known = {None, *(call.invocation_id for call in reading.in_flight)}
@@ -195,37 +201,37 @@ class FileJournalStore:
             recorder = recorders.get(recorder_id)
             if recorder is None or (recorder_id in reading.own and row.invocation_id in known):
                 continue
-            if not reading.query.matches_call(call := row.call()):
+            if not reading.query.matches_call(call := row.call(recorder.name)):
                 continue
             if recorder.is_alive(reading.now.wall_ns) or reading.query.outcome == "success":
                 in_flight.append(call)  # of a lost call nobody knows that it succeeded, nor that it did not
             else:
-                lost.append(row.lost(recorder.name, recorder.ended_ns))
+                lost.append((recorder_id, row.lost(recorder.name, recorder.ended_ns)))
         lost.sort(key=_newest_first)
         return lost
 
     def _select(
-        self, connection: sqlite3.Connection, reading: _Reading, lost: list[HandlerEvent]
-    ) -> tuple[Sequence[HandlerEvent], bool]:
+        self, connection: sqlite3.Connection, reading: _Reading, lost: list[_Found]
+    ) -> tuple[Sequence[_Found], bool]:
         query = reading.query
         most = self._max_window_events if query.limit is None else query.limit
         rows = _rows(connection, query, reading.since.wall_ns, None if query.where else most + 1)
         rows = takewhile(lambda _: reading.wanted, rows)
-        stored = (event for event in map(_event, rows) if query.where is None or query.admits(event))
-        found: list[HandlerEvent] = []
-        for event in heapq.merge(stored, lost, key=_newest_first) if lost else stored:
-            found.append(event)
+        stored = (each for each in map(_found, rows) if query.where is None or query.admits(each[1]))
+        found: list[_Found] = []
+        for each in heapq.merge(stored, lost, key=_newest_first) if lost else stored:
+            found.append(each)
             if len(found) > most:
                 break
         return found[most - 1 :: -1] if len(found) > most else found[::-1], len(found) > most
 
 
-def _newest_first(event: HandlerEvent) -> int:
-    return -event.completed_at.wall_ns
+def _newest_first(found: _Found) -> int:
+    return -found[1].completed_at.wall_ns
 
 
-def _event(row: tuple[Any, ...]) -> HandlerEvent:
-    return EventRow(*row[:-1]).event()
+def _found(row: tuple[Any, ...]) -> _Found:
+    return row[0], EventRow(*row[1:-1]).event()
 
 
 def _rows(

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from phyxius.migration import MigrationSpec, SpecChangedError
+from phyxius.migration import MigrationSpec, SpecChangedError, SpecError
 
 
 @attrs.define(eq=False, slots=False)
@@ -61,6 +61,20 @@ def recorded(connection: sqlite3.Connection, migration: str) -> Recorded | None:
         [migration],
     ).fetchone()
     return None if row is None else Recorded(row[0], row[1], row[2], tuple(json.loads(row[3])))
+
+
+def known(connection: sqlite3.Connection, migration: str) -> Recorded:
+    """The same of a migration that the file must know.
+
+    Raises:
+        SpecError: It does not.
+    """
+    found = recorded(connection, migration)
+    if found is None:
+        raise SpecError(
+            "the file does not know this migration yet; await stores.phase_store(spec).current() once", migration
+        )
+    return found
 
 
 def pin(connection: sqlite3.Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: int) -> Recorded:

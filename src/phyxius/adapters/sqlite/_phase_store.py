@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-import attrs
-
 from phyxius.adapters._arguments import check_text
+from phyxius.adapters._recorder import has_recorder
 from phyxius.adapters._records import evidence_text
 from phyxius.adapters._signatures import relied_on
 from phyxius.adapters.sqlite._database import Database
 from phyxius.adapters.sqlite._orders import (
     PassedPhasesChangedError,
     Recorded,
+    known,
     may_read,
     pin,
     plain_order,
@@ -30,31 +31,16 @@ from phyxius.migration import (
     AttemptFencedError,
     Committed,
     Conflict,
+    EvidenceFailure,
     EvidenceSnapshot,
+    EvidenceWithdrawnError,
     MigrationSpec,
     SpecChangedError,
     SpecError,
     Transition,
 )
 
-
-@attrs.define(eq=False, slots=False)
-class SignatureWithdrawnError(Exception):
-    """A signature that the evidence relied on stopped counting before the commit, so nothing moved.
-
-    Attributes:
-        source: The evidence source that it was for.
-        signer: Who had signed; None if that is unknown.
-        why: What happened to it.
-    """
-
-    source: str
-    signer: str | None
-    why: str
-
-    def __str__(self) -> str:
-        who = self.signer or "somebody"
-        return f"{self.source}: the signature of {who} stopped counting before the commit: {self.why}"
+_logger = logging.getLogger("phyxius.adapters")
 
 
 class FilePhaseStore:
@@ -72,6 +58,11 @@ class FilePhaseStore:
         self._migration = spec.name
         self._phases = plain_order(spec)
         self._initial = initial
+
+    @property
+    def migration(self) -> str:
+        """The name of the migration."""
+        return self._migration
 
     @property
     def clock(self) -> Clock:
@@ -108,10 +99,16 @@ class FilePhaseStore:
         Raises:
             SpecChangedError: The file recorded another order of phases; see `amend`.
             AttemptFencedError: The attempt was resolved as not committed.
-            SignatureWithdrawnError: A signature that the evidence relied on was revoked meanwhile, or has expired.
+            EvidenceWithdrawnError: A signature that the evidence relied on was revoked meanwhile, or has expired.
             PayloadError: A payload is no JSON, or takes more than 16 KiB.
         """
         payloads = evidence_text(evidence)
+        if not has_recorder(self._database.identity):
+            _logger.warning(
+                "this process keeps no record in %s, so the audit of this advance() stays in its memory; enter "
+                "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
+                self._database.path,
+            )
 
         def commit(connection: sqlite3.Connection) -> Result[Committed, Conflict]:
             found = self._pinned(connection)
@@ -185,7 +182,8 @@ class FilePhaseStore:
             The revision of the order that holds now; the same as before if it is the same order.
 
         Raises:
-            SpecError: The spec is of another migration, or `who` or `why` is empty.
+            SpecError: The spec is of another migration, `who` or `why` is empty, or the file does not know the
+                migration yet: nobody has read its phase.
             PayloadError: `who` or `why` holds what databases refuse.
             PassedPhasesChangedError: It changes a phase that was passed, or the current one.
         """
@@ -196,7 +194,7 @@ class FilePhaseStore:
         declared = plain_order(spec)
 
         def adopt(connection: sqlite3.Connection) -> int:
-            found = self._pinned(connection)
+            found = known(connection, self._migration)
             if found.phases == declared:
                 return found.revision
             if declared[: len(found.passed())] != found.passed():
@@ -241,7 +239,7 @@ class FilePhaseStore:
         (file,) = connection.execute("SELECT file FROM journal").fetchone()
         for source, reliance in relied_on(evidence.payloads).items():
             if reliance.file != file:
-                raise SignatureWithdrawnError(source, None, "it is in another file than the phase")
+                raise _withdrawn(source, None, "it is in another file than the phase")
             signatures = {each.id: each for each in signatures_of(connection, self._migration, to_phase, source)}
             for id_, until in reliance.until.items():
                 signature = signatures.get(id_)
@@ -249,4 +247,9 @@ class FilePhaseStore:
                 if doubt is None and until is not None and now.wall >= datetime.fromisoformat(until):
                     doubt = f"it counted until {until}"
                 if doubt is not None:
-                    raise SignatureWithdrawnError(source, signature.signer if signature else None, doubt)
+                    raise _withdrawn(source, signature.signer if signature else None, doubt)
+
+
+def _withdrawn(source: str, signer: str | None, why: str) -> EvidenceWithdrawnError:
+    reason = f"the signature of {signer or 'somebody'} stopped counting before the commit: {why}; have it signed again"
+    return EvidenceWithdrawnError({source: EvidenceFailure(reason, {"signer": signer})})

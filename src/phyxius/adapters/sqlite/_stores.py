@@ -95,8 +95,9 @@ class FileStores:
             journal: The journal of this process.
             name: How people know this process: it is what a refusal names.
             durable: The names whose calls are stored before they run, so that not even a crash can hide one. Their
-                calls have to be recorded with `recorded`. Each costs a transaction, and while
-                the file cannot be written it raises `FileStoreError` instead of running.
+                calls have to be recorded with `recorded`; a name that nothing would record is misspelt, and has no
+                witness. Each call costs a transaction, and while the file cannot be written it raises
+                `FileStoreError` instead of running.
             audit_only: Says that this process runs no handlers, as a command-line tool: it has nothing to declare
                 and leaves no gap. If it records a call all the same, that is over.
             lease: How long it counts as alive after it was last heard of; what a crash leaves as a gap.
@@ -143,7 +144,7 @@ def open_file_stores(
         SpecError: A path that is no file's, a time that is not positive, a bound that is not.
     """
     path = os.fsdecode(path)
-    if not path or path == ":memory:" or path.startswith("file:") or "\0" in path:
+    if not path or path == ":memory:" or path.startswith("file:") or "://" in path or "\0" in path:
         raise SpecError(f"a path to a file is wanted, not {path!r}; in memory use create_memory_phase_store()")
     check_duration(lock_timeout, "lock_timeout")
     check_count(max_window_events, "max_window_events")
