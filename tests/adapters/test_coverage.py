@@ -52,6 +52,7 @@ def gaps(
     name: str | None = OLD,
     answered: Iterable[int] = (),
     covered_since: int = 0,
+    unfinished: Iterable[int] = (),
 ) -> list[tuple[int, int, str | None]]:
     """Begin and end in microseconds, and the recorder."""
     found = gaps_of(
@@ -62,6 +63,7 @@ def gaps(
         now_ns=NOW,
         covered_since_ns=covered_since * US,
         answered=set(answered),
+        unfinished=set(unfinished),
     )
     return [(us(gap.since), us(gap.until), gap.recorder) for gap in found]
 
@@ -123,6 +125,17 @@ def test_who_vouches_leaves_no_gap(row: RecorderRow) -> None:
     """Neither alive nor dead, nor by what it noted as lost; but for other names it does."""
     assert gaps([row], [lost()]) == []
     assert gaps([row], [lost()], name=AUDIT) != []
+
+
+def test_who_has_a_call_without_an_end_does_not_vouch() -> None:
+    """That it began is known, and not how it ended: its event may be what was lost, or what is on its way."""
+    row = alive(declared={OLD: True})
+    assert gaps([row, recorder(2, declared={OLD: True})], [lost()], unfinished=[1]) == [
+        (200, 300, "api-1"),
+        (900, 1_030, "api-1"),
+    ]
+    assert gaps([row], [lost()], unfinished=[1], answered=[1]) == [(200, 300, "api-1")]
+    assert gaps([row], [lost()], unfinished=[2]) == []
 
 
 def test_what_was_lost_is_a_gap() -> None:

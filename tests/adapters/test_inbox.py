@@ -24,7 +24,7 @@ from phyxius.testing import make_event, record_events
 SECOND = timedelta(seconds=1)
 NS = 1_000_000_000
 FILE = "file"
-RECEIPT = Receipt(recorder=1, began_ns=0, batch=1)
+RECEIPT = Receipt(recorder=1, began_ns=0, batch=1, ended_ns=0)
 
 
 @pytest.fixture
@@ -443,6 +443,40 @@ def test_what_is_lost_between_two_recorders_is_told(clock: ControlledClock, stor
     assert opened(journal).capture().losses == {}, "it is told once"
 
 
+def test_what_was_dropped_between_two_recorders_was_lost(clock: ControlledClock) -> None:
+    """Also an event that completed before the first one's last word, and was appended after it."""
+    journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="drop_oldest")
+    clock.advance_by(timedelta(hours=2))
+    first = opened(journal)
+    first.told(first.capture())
+    first.close()
+    journal.append(make_event("a", clock=clock, ago=timedelta(hours=1)))
+    record_events(journal, "b")
+    second = opened(journal)
+    assert names(second) == ["b"]
+    assert list(second.capture().losses.values()) == [1]
+    second.told(second.capture())
+    second.close()
+    assert opened(journal).capture().losses == {}, "it is told once"
+
+
+def test_what_a_finalizer_records_while_it_opens(journal: Journal[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come at any point, in the very thread that opens: it is taken in once, and in its place."""
+    record_events(journal, "a")
+    snapshot, late = journal.snapshot, ["b", "c"]
+
+    def interrupted() -> Any:
+        taken = snapshot()
+        if late:
+            record_events(journal, late.pop(0))
+        return taken
+
+    monkeypatch.setattr(journal, "snapshot", interrupted)
+    inbox = opened(journal)
+    record_events(journal, "d")
+    assert names(inbox) == ["a", "b", "c", "d"]
+
+
 def test_what_was_stored_may_be_dropped(clock: ControlledClock) -> None:
     """What the journal lets go of once it is stored is no loss for the next recorder."""
     journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="drop_oldest")
@@ -583,7 +617,8 @@ def test_whatever_happens_all_is_stored_once_or_told_as_lost(data: st.DataObject
         elif inbox is not None and step in ("some", "all"):
             store(1 if step == "some" else None)
         elif inbox is not None and step == "close":
-            inbox.close()
+            inbox.stop()
             store()
+            inbox.close()
             inbox = None
     assert len(stored) == len(set(stored))

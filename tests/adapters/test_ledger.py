@@ -112,7 +112,25 @@ def test_batches_are_numbered() -> None:
     """Each has a number of its own, the next one, sent or not."""
     ledger = Ledger("api-7", False, LEASE, BEGAN)
     numbers = [parcel.batch.number for _ in range(2) for parcel in parcels(ledger, captured(*[event()] * 2_001))]
-    assert numbers == [1, 2, 3, 4]
+    assert numbers == [2, 3, 4, 5], "with the first one its row is made"
+
+
+def test_what_was_packed_in_vain_is_packed_again() -> None:
+    """Packing may be cut off: what was never sent is not known, also the start of a call."""
+    ledger = ledger_of()
+    capture = captured(calls=[call(id="1")], declared=["a"], losses=["lost"])
+    first, second = parcels(ledger, capture)[0].batch, parcels(ledger, capture)[0].batch
+    assert attrs.evolve(first, number=0) == attrs.evolve(second, number=0)
+    assert [key for key, _ in second.started] == ["1"]
+
+
+def test_a_row_is_made_with_nothing_that_could_be_there_twice() -> None:
+    """Who never learns of the row that was made makes another."""
+    ledger = ledger_of()
+    batch = parcels(ledger, captured(event(id="1"), calls=[call(id="2")], declared=["a"], losses=["lost"]))[0].batch
+    opening = batch.opening()
+    assert (opening.number, opening.declared, opening.ended_ns) == (1, {"a": False}, batch.ended_ns)
+    assert (opening.events, opening.started, opening.ended, opening.gaps, opening.stored_ns) == ((), (), (), (), None)
 
 
 def test_the_last_batch_closes() -> None:

@@ -69,7 +69,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Controlle
 async def _nothing_is_left() -> AsyncIterator[None]:
     """After each test no recorder runs, and no task."""
     yield
-    assert recorder_module._running == []
+    assert [ref for ref in recorder_module._running if (left := ref()) and not left.is_stranded] == []
     for _ in range(5):
         await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) <= 2, "this fixture's, and the one that tears down the others"
@@ -167,6 +167,27 @@ async def test_one_whose_tasks_end_says_so_once(
     (told,) = caplog.records
     assert "stores no more" in told.message
     assert told.exc_info is None or isinstance(told.exc_info[1], ZeroDivisionError) is not cancelled
+
+
+def test_one_whose_loop_was_closed_makes_its_process_no_witness(clock: ControlledClock) -> None:
+    """As long as its journal has something that nobody stores, or could: a call in flight, an event, a loss."""
+    tables, stranded, other = MemoryTables(), Journal[Any](clock=clock), Journal[Any](clock=clock)
+
+    async def leave() -> None:
+        await tables.recorder(stranded).__aenter__()
+
+    async def is_witness(journal: Journal[Any]) -> bool:
+        async with tables.recorder(journal):
+            return has_recorder(tables.key)
+
+    asyncio.run(leave())
+    assert not has_recorder(tables.key)
+    assert asyncio.run(is_witness(other))
+    with recorded(stranded, "a"):
+        assert not asyncio.run(is_witness(other))
+    assert not asyncio.run(is_witness(other))
+    assert asyncio.run(is_witness(stranded)), "it was taken over"
+    assert asyncio.run(is_witness(other))
 
 
 async def test_a_durable_name_that_nothing_would_record_is_warned_of(
@@ -304,6 +325,44 @@ def test_one_whose_loop_was_closed_is_replaced(tables: MemoryTables, journal: Jo
     assert asyncio.run(tables.events()) == ["a", "a", "b"]
     assert [row.closed for row in asyncio.run(tables.rows())] == ([False, True] if entered else [True])
     assert not has_recorder(tables.key)
+
+
+@pytest.mark.parametrize("written", range(5))
+@pytest.mark.parametrize("arrived", [False, True])
+def test_one_that_is_cut_off_while_it_begins_or_ends(
+    tables: MemoryTables, journal: Journal[Any], written: int, arrived: bool
+) -> None:
+    """Whichever of its writes is cut off with the event loop, before it arrived or after: each event is stored once."""
+
+    async def never_answer(write: Callable[[], Any]) -> None:
+        if arrived:
+            write()
+        await asyncio.Event().wait()
+
+    async def live() -> None:
+        recorder = await tables.recorder(journal, name="cut off").__aenter__()
+        record_events(journal, "b")
+        await recorder.flush()
+        record_events(journal, "c")
+        await recorder.__aexit__(None, None, None)
+
+    async def leave() -> None:
+        tables.rigs = [*[really] * written, never_answer]
+        task = asyncio.create_task(live())
+        await until(tables.is_asked)
+        assert not task.done()
+
+    async def go_on() -> None:
+        async with tables.recorder(journal, name="next"):
+            record_events(journal, "d")
+
+    record_events(journal, "a")
+    asyncio.run(leave())
+    recorded_by_then = "ab" if written == 3 else "abc" if written == 4 else "a"
+    asyncio.run(go_on())
+    assert asyncio.run(tables.events()) == [*recorded_by_then, "d"]
+    assert asyncio.run(tables.rows())[-1].closed
+    assert running_recorders_of(tables) == []
 
 
 @pytest.mark.parametrize("restored", [False, True])
@@ -456,7 +515,7 @@ async def test_many_events_are_several_batches(store: Store, journal: Journal[An
     async with store.recorder(journal):
         assert await store.events() == ["a"] * 4_500
         (row,) = await store.rows()
-        assert row.batch == 4
+        assert row.batch == 5
         assert row.stored_ns == journal.clock.now().wall_ns
 
 
@@ -575,6 +634,53 @@ async def test_a_close_that_fails(tables: MemoryTables, journal: Journal[Any]) -
     async with tables.recorder(journal):
         pass
     assert await tables.events() == ["a"]
+
+
+async def test_a_call_that_ends_while_it_closes(tables: MemoryTables, journal: Journal[Any]) -> None:
+    """First goes what a failure has left, however long that takes; what happens meanwhile is stored, too."""
+    gate = asyncio.Event()
+    recorder = await tables.recorder(journal, durable=[OLD]).__aenter__()
+    record_events(journal, "a")
+    tables.rigs = [failing(BROKEN), hanging(gate)]
+    with pytest.raises(OSError, match="broken"):
+        await recorder.flush()
+    closing = asyncio.ensure_future(recorder.__aexit__(None, None, None))
+    await until(tables.is_asked)
+    with recorded(journal, "began and ended"):
+        record_events(journal, "b")
+    gate.set()
+    await closing
+    assert await tables.events() == ["a", "b", "began and ended"]
+    assert (await tables.rows())[0].closed
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nobody_takes_over_from_one_that_is_closing(
+    tables: MemoryTables, journal: Journal[Any], fails: bool
+) -> None:
+    """What is on its way would be stored twice; once it has closed, in whatever way, the next one may come."""
+    gate = asyncio.Event()
+    recorder = await tables.recorder(journal).__aenter__()
+    record_events(journal, "a")
+
+    async def store(write: Callable[[], Any]) -> None:
+        write()
+        await gate.wait()
+        if fails:
+            raise BROKEN
+
+    tables.rigs = [store]
+    closing = asyncio.ensure_future(recorder.__aexit__(None, None, None))
+    await until(tables.is_asked)
+    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+        await tables.recorder(journal, name="next").__aenter__()
+    gate.set()
+    await asyncio.wait([closing])
+    assert isinstance(closing.exception(), OSError) is fails
+    async with tables.recorder(journal, name="next"):
+        pass
+    assert await tables.events() == ["a"]
+    assert [row.closed for row in await tables.rows()] == [True, True], "what failed was sent by the next one"
 
 
 async def test_a_cancelled_close_closes(tables: MemoryTables, journal: Journal[Any]) -> None:
@@ -1039,7 +1145,6 @@ def test_events_after_its_loop_has_gone_break_nothing(tables: MemoryTables, jour
     assert recorder is not None
     assert recorder.is_stranded
     assert running_recorders_of(tables) == []
-    assert recorder_module._running == [], "it is forgotten"
     assert len(journal) == 2
 
 

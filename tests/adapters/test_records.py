@@ -27,6 +27,7 @@ from phyxius.handler import (
 )
 from phyxius.journal import PayloadError
 from phyxius.migration import EvidenceSnapshot
+from phyxius.testing import make_event
 
 NOW = create_controlled_clock().now().shifted(1)
 AUDIT = "migration.quotes.advance"
@@ -352,6 +353,14 @@ def test_evidence_of_a_source_that_no_database_takes(source: str) -> None:
     """Its name is refused as any other text."""
     with pytest.raises(PayloadError):
         evidence_text(EvidenceSnapshot("i", {source: 1}))
+
+
+def test_an_outcome_that_is_none() -> None:
+    """Whoever forced it on an event keeps it alone from being stored."""
+    event = make_event("a", clock=create_controlled_clock())
+    object.__setattr__(event, "outcome", "perhaps")
+    with pytest.raises(PayloadError, match="'perhaps' is no outcome"):
+        EventRow.of(event)
 
 
 def test_what_databases_take() -> None:

@@ -242,6 +242,18 @@ async def test_workers_answer_from_a_thread_of_their_own(made: list[Resource]) -
     await workers.close(LIMIT)
 
 
+async def test_a_thread_does_not_wait_for_itself() -> None:
+    """A finalizer may run in any thread, also in the only one that could do what it asks for."""
+    workers = Workers(Resource, most=1, name="test")
+
+    def finalize(_: Resource) -> None:
+        with pytest.raises(RuntimeError, match="a finalizer called this in the very thread"):
+            workers.run_blocking(lambda _: None)
+
+    await workers.run(finalize)
+    await workers.close(LIMIT)
+
+
 async def test_workers_are_no_more_than_most(made: list[Resource]) -> None:
     """As many threads as `most` work at once; what is more waits for the next free one, and is served in order."""
     workers = workers_of(made, most=3)

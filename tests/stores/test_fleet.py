@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from phyxius.adapters import _recorder
 from phyxius.adapters.sqlite import FileStores, Recorder, open_file_stores
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.fp import Ok
@@ -60,7 +59,7 @@ class Process:
         for task in recorder._tasks:
             task.cancel()
         await asyncio.gather(*recorder._tasks, return_exceptions=True)
-        _recorder._running.remove(recorder)
+        recorder._forget()
         recorder._stop_keeping()
         recorder._inbox.close()
 

@@ -81,6 +81,7 @@ def gaps_of(
     now_ns: int,
     covered_since_ns: int,
     answered: Collection[int],
+    unfinished: Collection[int] = (),
 ) -> Iterator[Gap]:
     """The gaps of a window for events of a name.
 
@@ -92,16 +93,19 @@ def gaps_of(
         now_ns: Where it ends.
         covered_since_ns: Where the records begin.
         answered: The recorders that have stored all that they had seen when the question was put.
+        unfinished: Living recorders with an open start of that name. That the call began is known; how it ended may be
+            lost or on its way, so for those the start vouches for nothing.
     """
     by_id = {recorder.id: recorder for recorder in recorders}
+    vouching = {id_ for id_, each in by_id.items() if each.vouches(name) and id_ not in unfinished}
     if covered_since_ns > since_ns:
         yield _gap(since_ns, covered_since_ns, now_ns, "the file holds nothing from before then", None)
     for each in lost:
         recorder = by_id.get(each.recorder)
-        if each.kind != "lost" or recorder is None or not recorder.vouches(name):
+        if each.kind != "lost" or each.recorder not in vouching:
             yield _gap(each.since_ns, each.until_ns, now_ns, each.reason, recorder.name if recorder else None)
     for recorder in by_id.values():
-        if recorder.closed or recorder.vouches(name):
+        if recorder.closed or recorder.id in vouching:
             continue
         if not recorder.is_alive(now_ns):
             reason = "it ended without closing, and what it had not stored by then is unknown"

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import attrs
 
@@ -44,11 +44,19 @@ class Capture:
 
 @attrs.frozen
 class Receipt:
-    """Says what a store knew once: so many batches of a recorder, whose journal began then."""
+    """Says what a store knew once.
+
+    Attributes:
+        recorder: The key of a recorder.
+        began_ns: When its journal began.
+        batch: So many of its batches.
+        ended_ns: When its lease was to end, or it has closed.
+    """
 
     recorder: int
     began_ns: int
     batch: int
+    ended_ns: int
 
 
 class Inbox:
@@ -70,6 +78,8 @@ class Inbox:
     ) -> None:
         self._is_stranded = is_stranded
         self._store: Hashable = None
+        self._state: Literal["opening", "open", "stopped"] = "stopped"
+        self._is_late = False
         self._journal = journal
         self._most = most
         self._on_arrival = on_arrival
@@ -90,6 +100,10 @@ class Inbox:
         with self._journal.paused():
             return self._taps.known(store).receipt
 
+    def senders(self, store: Hashable) -> list[Any]:
+        """Who keeps this journal there, or was cut off while he did; whoever does enters himself."""
+        return self._taps.known(store).senders
+
     def open(self, store: Hashable, *, forget: bool = False) -> None:
         """Take in what the journal has recorded in this process, and from now on what it records.
 
@@ -108,29 +122,60 @@ class Inbox:
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
             if forget:
                 # Also of steps of the clock: it is told of all since the journal began.
-                self._taps.stores[store] = _Known(offset_ns=_offset(journal.began))
+                senders = self._taps.known(store).senders
+                self._taps.stores[store] = _Known(offset_ns=_offset(journal.began), senders=senders)
             known = self._taps.known(store)
             self._offset_ns = self._offset_ns if known.offset_ns is None else known.offset_ns
-            for entry in journal.snapshot().entries:
-                # What was restored, or copied by a fork, another process recorded.
-                ours = entry.timestamp.mono_ns is not None and entry.timestamp.ns_since(journal.began) >= 0
-                if ours and entry.sequence >= known.entries:
-                    self._take(entry)  # all of it: the bound is for what comes faster than it is stored
-            if self._has_lost_since(known.told or journal.began, known.complete_since or journal.began):
-                self._lose(journal.complete_since_reason)
             self._store = store
             self._taps.open[store] = self
             self._taps.closed = False
+            self._take_all(known.entries)
+            if known.missed or self._has_lost_since(known.told or journal.began, known.complete_since or journal.began):
+                self._lose(journal.complete_since_reason)
+                known.missed = False
+
+    def _take_all(self, first: int) -> None:
+        """Take in what the journal holds; again, if a finalizer has ended a call meanwhile, in this very thread."""
+        self._state = "opening"
+        while self._state == "opening":
+            self._is_late = False
+            for entry in self._journal.snapshot().entries:
+                # What was restored, or copied by a fork, another process recorded.
+                ours = entry.timestamp.mono_ns is not None and entry.timestamp.ns_since(self._journal.began) >= 0
+                if ours and entry.sequence >= first:
+                    self._take(entry)  # all of it: the bound is for what comes faster than it is stored
+                    first = entry.sequence + 1
+            if not self._is_late:
+                self._state = "open"
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is something to store."""
+        with self._journal.paused():
+            return bool(self._waiting or self._losses or self._journal.in_flight)
+
+    def stop(self) -> Capture:
+        """Take in nothing more, and look at everything for the last time."""
+        with self._journal.paused():
+            capture = self.capture()
+            self._state = "stopped"
+            return capture
 
     def close(self) -> None:
-        """Take in nothing more."""
+        """Make room for another inbox; what is on its way by then may be taken in again."""
         with self._journal.paused():
-            self._taps.open.pop(self._store, None)
-            self._taps.closed = not self._taps.open
+            self._state = "stopped"
+            if self._taps.open.get(self._store) is self:
+                del self._taps.open[self._store]
+                self._taps.closed = not self._taps.open
 
     def take(self, entry: JournalEntry[Any]) -> None:
         """Take in an entry; called while the journal is locked, and never raises."""
-        if os.getpid() != self._process:
+        if self._state == "stopped":
+            return
+        if self._state == "opening":
+            self._is_late = True
+        elif os.getpid() != self._process:
             self._forked()
         elif len(self._waiting) >= self._most:
             self._lose("more was recorded than could be stored in time")
@@ -228,6 +273,8 @@ class _Known:
         complete_since: Since when the journal said then that it is complete.
         offset_ns: How far the wall was ahead of the monotonic clock when it was last told of steps of the clock: one
             that it was not told of must not be forgotten.
+        missed: Whether the journal has dropped what it does not have while no inbox was open.
+        senders: Who may have something on its way there.
     """
 
     entries: int = 0
@@ -235,6 +282,8 @@ class _Known:
     told: Instant | None = None
     complete_since: Instant | None = None
     offset_ns: int | None = None
+    missed: bool = False
+    senders: list[Any] = attrs.field(factory=list)
 
 
 class _Taps:
@@ -260,7 +309,10 @@ class _Taps:
             )
 
     def dropped(self, entry: JournalEntry[Any], /) -> None:
-        """The journal may let go of what the inboxes hold."""
+        """The journal may let go of what the inboxes hold, but not of what no store has."""
+        for store, known in self.stores.items():
+            if store not in self.open and entry.sequence >= known.entries:
+                known.missed = True
 
     def cleared(self) -> None:
         """The same."""

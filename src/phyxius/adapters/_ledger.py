@@ -61,14 +61,26 @@ class Batch:
     audit_only: bool | None = None
     closed: bool = False
 
+    def opening(self) -> Batch:
+        """What the recorder's row is made with: nothing that would be there twice if nobody learns of the row."""
+        return attrs.evolve(self, number=1, events=(), ended=(), started=(), gaps=(), stored_ns=None)
+
 
 @attrs.frozen
 class Parcel:
-    """A batch on its way: so many events of the inbox, and the capture that it completes, if it does."""
+    """A batch on its way.
+
+    Attributes:
+        batch: The batch.
+        count: How many events of the inbox it has.
+        capture: The capture that it completes, if it does.
+        calls: The calls that it stores the start of.
+    """
 
     batch: Batch
     count: int
     capture: Capture | None
+    calls: Mapping[str, InFlightCall] = attrs.field(factory=dict)
 
 
 class Ledger:
@@ -91,7 +103,7 @@ class Ledger:
         self._name = name
         self._lease = lease
         self._leased_until = began
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(2)  # the first one makes its row
         self._declared: dict[str, bool] = {}
         # Calls whose start is stored: those of durable names, by `recorded`, and others that were in flight.
         self._durable_calls: set[str] = set()
@@ -139,8 +151,9 @@ class Ledger:
             if left:
                 yield Parcel(batch, len(chunk), None)
             else:
-                last = self._last_of(batch, capture, max(request, self.answered), unwritable, closed)
-                yield Parcel(last, len(chunk), capture)
+                news = self._news(capture)
+                last = self._last_of(batch, capture, news, max(request, self.answered), unwritable, closed)
+                yield Parcel(last, len(chunk), capture, news)
 
     def sent(self, parcel: Parcel) -> None:
         """The store has it."""
@@ -148,23 +161,32 @@ class Ledger:
         self._durable_calls.difference_update(batch.ended)
         for key in batch.ended:
             self._other_calls.pop(key, None)
+        self._other_calls |= parcel.calls
         if capture is not None:
             self._declared |= {name: name in self.durable for name in capture.declared}
             self.stored_until, self._leased_until = capture.now, capture.now.shifted(self._lease)
             self.answered = batch.answered or 0
 
-    def _last_of(self, batch: Batch, capture: Capture, request: int, unwritable: int, closed: bool) -> Batch:
+    def _news(self, capture: Capture) -> dict[str, InFlightCall]:
+        """The calls in flight whose start is not stored yet."""
         calls = {self._key(call): call for call in capture.calls}
         # Between an event and the end of its call there is a moment in which both are seen.
         self._finished = (self._finished | {entry.data.invocation_id for entry in capture.entries}) & calls.keys()
-        news = [
-            (key, call)
-            for key, call in calls.items()
-            if key not in self._durable_calls and key not in self._other_calls and key not in self._finished
-        ]
+        stored = self._durable_calls | self._other_calls.keys() | self._finished
+        return {key: call for key, call in calls.items() if key not in stored}
+
+    def _last_of(
+        self,
+        batch: Batch,
+        capture: Capture,
+        news: Mapping[str, InFlightCall],
+        request: int,
+        unwritable: int,
+        closed: bool,
+    ) -> Batch:
+        calls = {self._key(call) for call in capture.calls}
         # Of a durable name only a stored event ends the call: an append that was refused must not hide it.
         gone = [key for key, call in self._other_calls.items() if key not in calls and call.name not in self.durable]
-        self._other_calls |= news
         started = _call_rows(news)
         names = {name: name in self.durable for name in capture.declared if is_storable(name)}
         return attrs.evolve(
@@ -229,10 +251,10 @@ def _event_rows(entries: Sequence[JournalEntry[HandlerEvent]]) -> list[EventRow]
     return rows
 
 
-def _call_rows(calls: Sequence[tuple[str, InFlightCall]]) -> list[tuple[str, CallRow]]:
+def _call_rows(calls: Mapping[str, InFlightCall]) -> list[tuple[str, CallRow]]:
     """The starts that can be written."""
     rows: list[tuple[str, CallRow]] = []
-    for key, call in calls:
+    for key, call in calls.items():
         try:
             rows.append((key, CallRow.of(call)))
         except PayloadError:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._inbox import Capture, Inbox, Receipt
@@ -90,9 +91,9 @@ class Recorder:
         self._storing = asyncio.Lock()
         self._woken = asyncio.Event()
         self._failing = False
-        self._stopped = False
         self._id: int | None = None
-        self._closed = False
+        self._stage: Literal["made", "open", "stopped", "closing", "closed"] = "made"
+        self._key: Hashable = None
         self._new_ledger = partial(Ledger, name, audit_only, lease)
         self._look_around()
         self._outbox: deque[Parcel] = deque()
@@ -123,8 +124,8 @@ class Recorder:
 
     @property
     def key(self) -> Hashable:
-        """Names the store that it writes to."""
-        return self._tables.key
+        """Names the store that it writes to, also when that was closed before it."""
+        return self._tables.key if self._key is None else self._key
 
     async def __aenter__(self) -> Recorder:
         """Make its row, and begin to record.
@@ -136,6 +137,7 @@ class Recorder:
         if self._loop is not None:
             raise RuntimeError("a recorder is used once; make another")
         self._loop = asyncio.get_running_loop()
+        self._key = self._tables.key
         self._look_around()
         if undeclared := self._durable - self._journal.declared:
             _logger.warning(
@@ -146,10 +148,12 @@ class Recorder:
             )
         receipt = self._inbox.receipt(self.key)
         known = receipt is None or await self._tables.has(receipt)
-        for stranded in self._stranded() if known else []:
-            stranded._tables = self._tables  # its own may have been closed
-            await uninterrupted(stranded._send())  # what may have arrived: under its number it is not stored twice
+        for earlier in self._left_behind() if known else []:
+            earlier._tables = self._tables  # its own may have been closed
+            if earlier._id is not None:  # else it has stored no event, whatever became of its row
+                await uninterrupted(earlier._send())  # what may have arrived: under its number it is not stored twice
         self._inbox.open(self.key, forget=not known)
+        self._inbox.senders(self.key).append(self)
         for keeper in self._journal.start_keepers:
             if isinstance(keeper, Recorder) and keeper._process != self._process:  # pragma: no cover - in a fork
                 keeper._stop_keeping()  # it is the parent's
@@ -163,7 +167,8 @@ class Recorder:
         self._tasks = [self._loop.create_task(work()) for work in (self._store_batches, self._stay_known)]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
-        _running.append(self)
+        self._stage = "open"
+        _running.append(weakref.ref(self, _remove))
         return self
 
     async def _begin(self) -> None:
@@ -173,13 +178,15 @@ class Recorder:
         self._ledger.pledge(self._durable)
         await self._store()
         self._ledger.has_begun = True
-        for stranded in self._stranded():
-            stranded._stop_keeping()  # not earlier: until now its pledge was the one that held
+        for earlier in self._left_behind():
+            earlier._stop_keeping()  # not earlier: until now its pledge was the one that held
+            self._inbox.senders(self.key).remove(earlier)
+            earlier._forget()
 
-    def _stranded(self) -> list[Recorder]:
-        """The recorders of this journal and store whose event loop was closed without them."""
-        keepers = [keeper for keeper in self._journal.start_keepers if isinstance(keeper, Recorder)]
-        return [each for each in keepers if each.key == self.key and each.is_of_this_process and each.is_stranded]
+    def _left_behind(self) -> list[Recorder]:
+        """Recorders of this journal and store that were cut off, before or while they closed."""
+        others: list[Recorder] = [each for each in self._inbox.senders(self.key) if each is not self]
+        return [each for each in others if each.is_of_this_process and (each.is_stranded or each._stage == "closed")]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -192,26 +199,39 @@ class Recorder:
         await self._end()
 
     async def _end(self) -> None:
-        if self in _running:
-            _running.remove(self)
+        self._forget()
+        if self._stage != "closed":
+            self._stage = "closing"
         for task in self._tasks:
             task.cancel()
-        await uninterrupted(self._close())
+        try:
+            await uninterrupted(self._close())
+        finally:
+            self._stop_keeping()
+            self._inbox.close()  # not earlier: another recorder would take in again what is on its way
+            self._stage = "closed"
+            if not self._outbox and self in self._inbox.senders(self.key):
+                self._inbox.senders(self.key).remove(self)
+
+    def _forget(self) -> None:
+        _remove(weakref.ref(self))
 
     async def _close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._storing:
+            begun = self._id is not None and self._stage != "closed"
+            if begun:
+                await self._send()
             with self._journal.paused():  # nothing can come between the last look and the end
                 self._stop_keeping()
-                self._inbox.close()
-            if self._id is not None and not self._closed:
-                await self._send()
-                await self._write(closed=True)
-            self._closed = True
+                capture = self._inbox.stop()
+            if begun:
+                await self._write(capture, closed=True)
+            self._stage = "closed"
 
     def _task_ended(self, ended: asyncio.Task[None]) -> None:
-        if self in _running and not self._stopped:
-            self._stopped = True
+        if self._stage == "open":
+            self._stage = "stopped"
             _logger.error(
                 "recorder %s stores no more, since its task was ended from outside, and its process is no witness any"
                 " more; leave it by the end of its `async with`, before the event loop cancels all tasks",
@@ -226,7 +246,9 @@ class Recorder:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether its tasks go on: somebody may have cancelled all that he found."""
+        """Whether its tasks go on: somebody may have cancelled all that he found, or closed the event loop."""
+        if self.is_stranded:
+            return not self._inbox.is_filled  # of a journal that records no more nothing is missing
         return not any(task.done() for task in self._tasks)
 
     @property
@@ -322,13 +344,12 @@ class Recorder:
 
     async def _store(self, request: int = 0) -> None:
         async with self._storing:
-            if self._closed:
+            if self._stage == "closed":
                 return
             await self._send()  # what a failure has left
-            await self._write(request)
+            await self._write(self._inbox.capture(), request)
 
-    async def _write(self, request: int = 0, *, closed: bool = False) -> None:
-        capture = self._inbox.capture()
+    async def _write(self, capture: Capture, request: int = 0, *, closed: bool = False) -> None:
         pack = partial(self._pack, capture, request, closed)
         self._outbox.extend(await run_in_thread(pack) if len(capture.entries) > _INLINE else pack())
         await self._send()
@@ -340,30 +361,41 @@ class Recorder:
         """Send what is in the outbox. A batch whose fate is unknown is sent again as it was, under its number."""
         while self._outbox:
             parcel = self._outbox[0]
+            batch = parcel.batch
             if self._id is None:
-                self._id = await self._tables.create(self._name, self._ledger.audit_only, self._began_ns, parcel.batch)
-            else:
-                await self._tables.store(self._id, parcel.batch)
+                audit_only = self._ledger.audit_only
+                self._id = await self._tables.create(self._name, audit_only, self._began_ns, batch.opening())
+            await self._tables.store(self._id, batch)
             self._outbox.popleft()
-            self._inbox.stored(parcel.count, Receipt(self._id, self._began_ns, parcel.batch.number))
+            self._inbox.stored(parcel.count, Receipt(self._id, self._began_ns, batch.number, batch.ended_ns))
             if parcel.capture is not None:
                 self._inbox.told(parcel.capture)
             self._ledger.sent(parcel)
 
 
-_running: list[Recorder] = []
+# Weak: of a journal that nobody has any more, and that no event loop keeps, nothing can be missing.
+_running: list[weakref.ref[Recorder]] = []
+
+
+def _remove(ref: weakref.ref[Recorder]) -> None:
+    with contextlib.suppress(ValueError):
+        _running.remove(ref)
+
+
+def _recorders(key: Hashable) -> list[Recorder]:
+    recorders = [recorder for ref in list(_running) if (recorder := ref()) is not None]
+    return [recorder for recorder in recorders if recorder.key == key]
 
 
 def running_recorders(key: Hashable) -> list[Recorder]:
     """The recorders that write to a store from the running event loop."""
-    _running[:] = [recorder for recorder in _running if not recorder.is_stranded]
-    return [recorder for recorder in _running if recorder.key == key and recorder.is_running]
+    return [recorder for recorder in _recorders(key) if recorder.is_running]
 
 
 def has_recorder(key: Hashable) -> bool:
-    """Whether this process writes to a store, from whatever event loop."""
-    ours = [each for each in _running if each.key == key and each.is_of_this_process and not each.is_stranded]
-    return bool(ours) and all(recorder.is_at_work for recorder in ours)
+    """Whether this process writes all that it records to a store, from whatever event loop."""
+    ours = [each for each in _recorders(key) if each.is_of_this_process]
+    return any(not each.is_stranded for each in ours) and all(each.is_at_work for each in ours)
 
 
 def _do_nothing() -> None:

@@ -54,7 +54,7 @@ class EventRow:
         error = event.error
         return cls(
             name=_text(event.name),
-            outcome=event.outcome,
+            outcome=_outcome_text(event.outcome),
             completed_ns=_integer(event.completed_at.wall_ns),
             started_ns=_integer(event.started_at.wall_ns),
             source=_text(event.source),
@@ -234,6 +234,12 @@ def _integer(number: int) -> int:
     if not isinstance(number, int) or not -(2**63) <= number < 2**63:
         raise PayloadError(f"{number!r} is no whole number of 64 bits")
     return int(number)
+
+
+def _outcome_text(outcome: str) -> str:
+    if outcome not in ("success", "failure"):
+        raise PayloadError(f"{outcome!r} is no outcome")
+    return outcome
 
 
 def _outcome(text: str) -> Any:

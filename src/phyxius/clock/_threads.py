@@ -99,7 +99,14 @@ class Workers(Generic[R]):
         return await _answer(partial(self._put, work))
 
     def run_blocking(self, function: Callable[[R], T], /) -> T:
-        """The same for code that cannot await."""
+        """The same for code that cannot await.
+
+        Raises:
+            RuntimeError: As `run`; or it is called, by a finalizer, in a thread that it would have to wait for.
+            BaseException: Whatever the function raised.
+        """
+        if threading.current_thread() in self._threads:
+            raise RuntimeError("a finalizer called this in the very thread that would have to do it")
         answer: Future[Outcome[T]] = Future()
         self._put(function, answer.set_result)
         return answer.result()()

@@ -578,6 +578,35 @@ async def test_a_gap_grows_old(stores: FileStores, clock: ControlledClock) -> No
     assert (await ask(stores, READ, HOUR)).gaps == ()
 
 
+async def test_how_a_durable_call_ended_may_be_lost(stores: FileStores, clock: ControlledClock) -> None:
+    """That it began is stored, so its silence has no gap; what is claimed of its outcomes has one while it is open."""
+    journal = Journal[Any](clock=clock, max_entries=1, overflow="error")
+
+    @recorded(journal, "quote.kept")
+    async def kept() -> None: ...
+
+    async with stores.recorder(journal, name="api-7", durable=["quote.kept"]):
+        await kept()
+        assert (await ask(stores, JournalQuery("quote.kept"))).gaps == ()
+        await kept()  # the journal is full
+        found = await ask(stores, JournalQuery("quote.kept"))
+        assert (len(found), len(found.in_flight)) == (1, 1)
+        assert [gap.reason for gap in found.gaps] == ["the journal refused an append"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_how_a_durable_call_elsewhere_ended_may_be_on_its_way(stores: FileStores, clock: ControlledClock) -> None:
+    """While its process does not answer, and only then, its open start leaves a gap."""
+    other = await Elsewhere(stores, "there").begin(quote_read=False, quote_kept=True)
+    await other.store(events=[EventRow.of(make_event("quote.kept", clock=clock))])
+    clock.advance_by(SECOND)
+    assert (await ask(stores, JournalQuery("quote.kept"))).gaps == ()
+    await other.start(call_of(clock, "quote.kept"))
+    assert [gap.recorder for gap in (await ask(stores, JournalQuery("quote.kept"))).gaps] == ["there"]
+    await other.store(answered=10**9)
+    assert (await ask(stores, JournalQuery("quote.kept"))).gaps == ()
+
+
 async def test_a_misspelt_durable_name_is_no_witness(stores: FileStores, clock: ControlledClock) -> None:
     """What a recorder is asked to record durably counts once something would record it: only then it is declared."""
     journal = Journal[Any](clock=clock)
@@ -753,6 +782,8 @@ async def test_pruning_keeps_what_the_rest_needs(stores: FileStores, path: Path,
         other = await Elsewhere(stores, name).begin(quote_read=True, quote_write=False)
         await other.store(gaps=[NewGap(now, now + 1, "clock", f"skipped by {name}")])
         await other.start(call_of(clock, key=name))
+        if name == "gone":
+            await other.close()
         clock.advance_by(LEASE + DAY)
     await stores.journal_store.prune(older_than=DAY)  # to the very end of its life
     assert rows_of(path, "SELECT name FROM recorders") == [("who asks",), ("dead",)]
@@ -761,6 +792,17 @@ async def test_pruning_keeps_what_the_rest_needs(stores: FileStores, path: Path,
     assert rows_of(path, "SELECT reason FROM gaps") == []
     assert [event.error is not None for event in await ask(stores, READ, DAY)] == [True]
     assert [gap.recorder for gap in (await ask(stores, JournalQuery("quote.write"), DAY)).gaps] == ["dead"]
+
+
+async def test_pruning_keeps_who_may_come_back(stores: FileStores, path: Path, clock: ControlledClock) -> None:
+    """A process that was held up finds its row again, for a year; and the newest row tells which there have been."""
+    await Elsewhere(stores, "held up").begin(quote_read=True)
+    last = await Elsewhere(stores, "last").begin(quote_read=True)
+    await last.close()
+    for age, left in ((DAY, ["held up", "last"]), (367 * DAY, ["last"])):
+        clock.advance_by(age)
+        await stores.journal_store.prune(older_than=timedelta(hours=1))
+        assert [name for (name,) in rows_of(path, "SELECT name FROM recorders WHERE id > 1")] == left
 
 
 async def test_silence_can_be_proven_after_pruning(

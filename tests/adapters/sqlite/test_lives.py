@@ -47,6 +47,32 @@ async def test_a_call_that_ends_between_two_recorders_is_one_event(
         assert (event.outcome, event.error) == ("success", None)
 
 
+def test_stores_that_were_closed_after_their_loop(tmp_path: Path, phyxius_clock: ControlledClock) -> None:
+    """A recorder that was left behind by its event loop, and then by its stores, holds up nobody who opens the file."""
+    journal = Journal[Any](clock=phyxius_clock)
+
+    @recorded(journal, "legacy")
+    def legacy() -> None: ...
+
+    def stores() -> FileStores:
+        return open_file_stores(tmp_path / "m.db", clock=phyxius_clock)
+
+    async def leave(stores: FileStores) -> None:
+        await stores.__aenter__()
+        await stores.recorder(journal, name="left", durable=["legacy"]).__aenter__()
+        legacy()
+
+    async def go_on() -> int:
+        async with stores() as again, again.recorder(journal, name="next", durable=["legacy"]):
+            legacy()
+            return len(await asked(again))
+
+    left = stores()
+    asyncio.run(leave(left))
+    asyncio.run(left.__aexit__(None, None, None))
+    assert asyncio.run(go_on()) == 2
+
+
 async def test_a_recorder_whose_tasks_were_cancelled_vouches_for_nothing(
     stores: FileStores, phyxius_clock: ControlledClock
 ) -> None:

@@ -11,8 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
+from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._records import CallRow, EventRow
 from phyxius.adapters.sqlite import FileStoreError, FileStores, open_file_stores
@@ -150,6 +152,33 @@ async def test_a_name_can_stop_being_durable(stores: FileStores, tables: FileRec
     recorder = await tables.create("api-1", False, 5, batch(1, declared={"a": True, "b": True}))
     await tables.store(recorder, batch(2, declared={"a": False, "c": True}))
     assert rows_of(stores, "SELECT name, durable FROM declarations ORDER BY name") == [("a", 0), ("b", 1), ("c", 1)]
+
+
+async def test_a_call_is_the_last_recorders_that_stores_its_start(
+    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+) -> None:
+    """A journal may have had one before, which knew of the same call: it would count twice."""
+    one, two = [await tables.create(name, False, 5, batch(1)) for name in ("one", "two")]
+    await tables.keep(one, "k", call_row(clock))
+    await tables.keep(one, "l", call_row(clock))
+    await tables.store(two, batch(2, started=[("k", call_row(clock))]))
+    assert rows_of(stores, "SELECT recorder, call FROM starts ORDER BY call") == [(two, "k"), (one, "l")]
+
+
+async def test_what_a_file_knows(stores: FileStores, tables: FileRecorderTables) -> None:
+    """Whether it knows what it gave a receipt for: so many batches, of a recorder that may have been pruned since."""
+    one, two = [await tables.create(name, False, 5, batch(2)) for name in ("one", "two")]
+    receipt = Receipt(one, 5, 2, 1_000)
+    assert await tables.has(receipt)
+    for other in ({"batch": 3}, {"began_ns": 6}, {"recorder": two + 1}):
+        assert not await tables.has(attrs.evolve(receipt, **other)), other
+    change(stores, "DELETE FROM recorders WHERE name = 'one'")
+    assert not await tables.has(receipt), "it is gone, and nothing was pruned"
+    change(stores, "UPDATE journal SET covered_since_ns = 1000")
+    assert not await tables.has(receipt)
+    change(stores, "UPDATE journal SET covered_since_ns = 1001")
+    assert await tables.has(receipt)
+    assert not await tables.has(attrs.evolve(receipt, recorder=two + 1)), "an older copy does not know it yet"
 
 
 async def test_a_recorder_whose_row_is_gone(

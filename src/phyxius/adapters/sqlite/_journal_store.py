@@ -27,6 +27,7 @@ from phyxius.migration import JournalQuery, JournalWindow
 _POLL_SECONDS = 0.02
 _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
+_HELD_UP = timedelta(days=365)
 
 _EVENTS = f"SELECT recorder, {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
 _NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC LIMIT :limit"
@@ -129,8 +130,9 @@ class FileJournalStore:
         check_duration(older_than, "older_than")
         for recorder in running_recorders(self._database.identity):
             await recorder.flush()  # a lease that is renewed too late must not take its row with it
-        until_ns = self._clock.now().shifted(-older_than).wall_ns
-        await self._database.write(partial(_move_coverage, until_ns))
+        until = self._clock.now().shifted(-older_than)
+        until_ns = until.wall_ns
+        await self._database.write(partial(_move_coverage, until_ns, until.shifted(-_HELD_UP).wall_ns))
         deleted = 0
         while count := await self._database.write(partial(_delete_events, until_ns)):
             deleted += count
@@ -155,7 +157,7 @@ class FileJournalStore:
             return None
         (covered_since_ns,) = connection.execute("SELECT covered_since_ns FROM journal").fetchone()
         in_flight = [call for call in reading.in_flight if reading.query.matches_call(call)]
-        lost = self._open_starts(connection, reading, recorders, in_flight)
+        lost, unfinished = self._open_starts(connection, reading, recorders, in_flight)
         found, truncated = self._select(connection, reading, lost)
         recorded_by = Counter(recorders[recorder].name for recorder, _ in found if recorder in recorders)
         answered = {
@@ -171,6 +173,7 @@ class FileJournalStore:
             now_ns=now_ns,
             covered_since_ns=covered_since_ns,
             answered=answered,
+            unfinished=unfinished,
         )
         witnessed, lacking = unwitnessed_by(recorders.values(), name)
         return JournalWindow(
@@ -191,9 +194,14 @@ class FileJournalStore:
         reading: _Reading,
         recorders: dict[int, RecorderRow],
         in_flight: list[InFlightCall],
-    ) -> list[_Found]:
-        """Sort the calls without an event: they are in flight, or their recorder is gone, which counts as an event."""
+    ) -> tuple[list[_Found], set[int]]:
+        """Sort the calls without an event: they are in flight, or their recorder is gone, which counts as an event.
+
+        Returns:
+            These events, and the recorders of the others: they may be over, with their event lost or on its way.
+        """
         lost: list[_Found] = []
+        unfinished: set[int] = set()
         # Our own calls are known from memory. A start beyond them is of a call whose event never came in: its journal
         # refused it, or more waited than could be stored.
         known = {None, *(call.invocation_id for call in reading.in_flight)}
@@ -203,12 +211,14 @@ class FileJournalStore:
                 continue
             if not reading.query.matches_call(call := row.call(recorder.name)):
                 continue
-            if recorder.is_alive(reading.now.wall_ns) or reading.query.outcome == "success":
+            if recorder.is_alive(reading.now.wall_ns):
+                unfinished.add(recorder_id)
+            if recorder_id in unfinished or reading.query.outcome == "success":
                 in_flight.append(call)  # of a lost call nobody knows that it succeeded, nor that it did not
             else:
                 lost.append((recorder_id, row.lost(recorder.name, recorder.ended_ns)))
         lost.sort(key=_newest_first)
-        return lost
+        return lost, unfinished
 
     def _select(
         self, connection: sqlite3.Connection, reading: _Reading, lost: list[_Found]
@@ -292,15 +302,19 @@ def _new_request(connection: sqlite3.Connection) -> int:
     return int(request)
 
 
-def _move_coverage(until_ns: int, connection: sqlite3.Connection) -> None:
+def _move_coverage(until_ns: int, held_up_ns: int, connection: sqlite3.Connection) -> None:
     """Say first that the file vouches for less, so that a crash in between leaves nothing that is not true."""
     connection.execute("UPDATE journal SET covered_since_ns = max(covered_since_ns, ?)", [until_ns])
-    # What lived on into the time that is left stays: it is needed to judge that time.
-    ended = "(SELECT id FROM recorders WHERE ended_ns < ?)"
-    for table in ("starts", "declarations"):
-        connection.execute(f"DELETE FROM {table} WHERE recorder IN {ended}", [until_ns])  # noqa: S608 - our own names
     connection.execute("DELETE FROM gaps WHERE until_ns < ?", [until_ns])
-    connection.execute("DELETE FROM recorders WHERE ended_ns < ?", [until_ns])
+    # What lived on into the time that is left stays: it is needed to judge that time. So do the newest, which tells
+    # what has been there, and for long those that did not close: a process that was held up would find its row again.
+    ended = connection.execute(
+        "SELECT id FROM recorders WHERE ended_ns < ? AND (closed = 1 OR ended_ns < ?)"
+        " AND id < (SELECT max(id) FROM recorders)",
+        [until_ns, held_up_ns],
+    ).fetchall()
+    for table, key in (("starts", "recorder"), ("declarations", "recorder"), ("recorders", "id")):
+        connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", ended)  # noqa: S608 - our own names
 
 
 def _delete_events(until_ns: int, connection: sqlite3.Connection) -> int:

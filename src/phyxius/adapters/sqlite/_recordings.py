@@ -96,10 +96,14 @@ class FileRecorderTables:
 
         def read(connection: sqlite3.Connection) -> bool:
             row = connection.execute(
-                "SELECT 1 FROM recorders WHERE id = ? AND pid = ? AND started_ns = ? AND batch >= ?",
-                [receipt.recorder, os.getpid(), receipt.began_ns, receipt.batch],
+                "SELECT pid, started_ns, batch FROM recorders WHERE id = ?", [receipt.recorder]
             ).fetchone()
-            return row is not None
+            if row is not None:
+                pid, started_ns, batch = row
+                return (pid, started_ns) == (os.getpid(), receipt.began_ns) and batch >= receipt.batch
+            # Or it was pruned. A copy that is older than the row has none that is newer.
+            pruned = "SELECT 1 FROM journal, recorders WHERE covered_since_ns > ? AND id > ?"
+            return connection.execute(pruned, [receipt.ended_ns, receipt.recorder]).fetchone() is not None
 
         return await self._database.read(read)
 
@@ -170,6 +174,8 @@ def _store(connection: sqlite3.Connection, recorder: int, batch: Batch) -> bool:
         f"INSERT INTO events (recorder, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [(recorder, *attrs.astuple(event)) for event in batch.events],
     )
+    # A call that another recorder of its journal knew of is this one's from here on, and counts once.
+    connection.executemany("DELETE FROM starts WHERE call = ?", [(key,) for key, _ in batch.started])
     _insert_starts(connection, recorder, batch.started)
     connection.executemany("DELETE FROM starts WHERE call = ?", [(key,) for key in batch.ended])
     connection.executemany(
