@@ -121,7 +121,7 @@ def test_enough_signatures_are_an_ok() -> None:
     answer = judged(Terms(2), signature("bob", id=1), signature("ada", id=2), signature("eve", id=3, revision=0))
     assert type(answer) is Ok
     signed = [signature("ada", id=2).payload(), signature("bob", id=1).payload()]
-    assert answer.value == {"signatures": signed, "file": FILE}
+    assert answer.value == {"signatures": signed, "store": FILE}
 
 
 @pytest.mark.parametrize("quorum,told", [(1, 10), (9, 10), (10, 10), (11, 11), (30, 30)])
@@ -228,7 +228,7 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
     if len(people) >= quorum:
         assert {each["signer"] for each in answer.value["signatures"]} == people
         reliance = relied_on({"backup": answer.value})["backup"]
-        assert reliance.file == FILE
+        assert reliance.store == FILE
         assert set(reliance.until) == {each["id"] for each in answer.value["signatures"]}
         assert set(reliance.until) <= {each.id for each in given if counts(each)}
     else:
@@ -243,20 +243,20 @@ def test_it_is_enough_exactly_if_a_quorum_signed(
         7,
         [],
         {},
-        "file",
+        "store",
         {"signatures": []},
         {"signatures": [{"id": 1, "until": None}]},
-        {"file": FILE},
-        {"file": FILE, "signatures": {"id": 1}},
-        {"file": FILE, "signatures": [7]},
-        {"file": FILE, "signatures": [{"id": "one", "until": None}]},
-        {"file": FILE, "signatures": [{"id": None, "until": None}]},
-        {"file": FILE, "signatures": [{"id": 1}]},
-        {"file": FILE, "signatures": [{"id": 1, "until": None}, {"signer": "ada"}]},
+        {"store": FILE},
+        {"store": FILE, "signatures": {"id": 1}},
+        {"store": FILE, "signatures": [7]},
+        {"store": FILE, "signatures": [{"id": "one", "until": None}]},
+        {"store": FILE, "signatures": [{"id": None, "until": None}]},
+        {"store": FILE, "signatures": [{"id": 1}]},
+        {"store": FILE, "signatures": [{"id": 1, "until": None}, {"signer": "ada"}]},
     ],
 )
 def test_other_payloads_rely_on_no_signature(payload: object) -> None:
     """What merely looks alike is another source's evidence."""
     until = "2026-01-01T00:00:00+00:00"
-    signed = {"signatures": [{"id": 7, "until": until}, {"id": 8, "until": None}], "file": FILE}
+    signed = {"signatures": [{"id": 7, "until": until}, {"id": 8, "until": None}], "store": FILE}
     assert relied_on({"schema": payload, "backup": signed}) == {"backup": Reliance(FILE, {7: until, 8: None})}

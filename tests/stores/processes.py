@@ -18,9 +18,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from phyxius.adapters.sqlite import FilePhaseStore, FileStores, open_file_stores
-from phyxius.adapters.sqlite._database import Database
-from phyxius.adapters.sqlite._orders import recorded as recorded_order
+from phyxius.adapters._database import Connection
+from phyxius.adapters._orders import recorded as recorded_order
+from phyxius.adapters.sqlite import FileStores, SqlPhaseStore, open_file_stores
+from phyxius.adapters.sqlite._database import FileDatabase
 from phyxius.clock import create_system_clock, run_in_thread
 from phyxius.fp import Ok, Result, err, ok
 from phyxius.handler import observe, recorded
@@ -131,7 +132,7 @@ class Killer:
             timer.daemon = True
             timer.start()
 
-    def watch(self, database: Database) -> None:
+    def watch(self, database: FileDatabase) -> None:
         connect = database._connect
 
         def watched(mode: str = "rw") -> sqlite3.Connection:
@@ -155,30 +156,37 @@ class Killer:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class AuditsLater(FilePhaseStore):
+class AuditsLater(SqlPhaseStore):
     """The control: it commits the phase, and the transition in a second transaction."""
 
     async def try_advance(
         self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
     ) -> Result[Committed, Conflict]:
-        now = self._clock.now()
+        now = self.clock.now()
 
-        def move(connection: sqlite3.Connection) -> int | str:
+        def move(connection: Connection) -> int | str:
             found = recorded_order(connection, self._migration)
             assert found is not None
             if found.phase != from_phase:
                 return found.phase
             connection.execute(
-                "UPDATE migrations SET phase = ?, version = ? WHERE name = ?",
-                [to_phase, found.version + 1, self._migration],
+                "UPDATE {migrations} SET phase = :phase, version = :version WHERE name = :name",
+                {"phase": to_phase, "version": found.version + 1, "name": self._migration},
             )
             return found.version + 1
 
-        def audit(connection: sqlite3.Connection) -> None:
+        def audit(connection: Connection) -> None:
             connection.execute(
-                "INSERT INTO transitions (attempt, migration, version, from_phase, to_phase, at_ns, evidence)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [evidence.attempt, self._migration, version, from_phase, to_phase, now.wall_ns, "{}"],
+                "INSERT INTO {transitions} (attempt, migration, version, from_phase, to_phase, at_ns, evidence)"
+                " VALUES (:attempt, :migration, :version, :from, :to, :at, '[]')",
+                {
+                    "attempt": evidence.attempt,
+                    "migration": self._migration,
+                    "version": version,
+                    "from": from_phase,
+                    "to": to_phase,
+                    "at": now.wall_ns,
+                },
             )
 
         version = await self._database.write(move)
@@ -188,7 +196,7 @@ class AuditsLater(FilePhaseStore):
         return ok(Committed(now))
 
 
-async def migrate(stores: FileStores, killer: Killer, kind: type[FilePhaseStore]) -> None:
+async def migrate(stores: FileStores, killer: Killer, kind: type[SqlPhaseStore]) -> None:
     """Advance one migration after the other against all others who do, and say so before and after, until killed."""
     journal = Journal[Any](clock=stores.clock)
     calls = itertools.count()
@@ -203,7 +211,7 @@ async def migrate(stores: FileStores, killer: Killer, kind: type[FilePhaseStore]
     async with stores.recorder(journal, name=f"worker-{os.getpid()}", durable=["legacy.read"]) as recorder:
         for number in itertools.count():
             spec = define_migration(name=f"m{number}", phases={phase: {} for phase in KILL_PHASES})
-            store = kind(stores._database, stores.clock, spec, KILL_PHASES[0])
+            store = kind(stores._database, spec, KILL_PHASES[0])
             while (phase := await store.current()) != KILL_PHASES[-1]:
                 attempt, to = uuid.uuid4().hex, KILL_PHASES[KILL_PHASES.index(phase) + 1]
                 say("tries", spec.name, phase, to, attempt)
@@ -223,7 +231,7 @@ def kills(path: str, count: str, seed: str, kind: str) -> None:
         killer = Killer(int(seed) * 10_000 + number)
         killer.watch(stores._database)
         async with stores:
-            await migrate(stores, killer, AuditsLater if kind == "control" else FilePhaseStore)
+            await migrate(stores, killer, AuditsLater if kind == "control" else SqlPhaseStore)
 
     forked = itertools.count()
     workers = {fork(live, next(forked)) for _ in range(3)}

@@ -17,10 +17,10 @@ from typing import Any
 import attrs
 import pytest
 
-from phyxius.adapters import _recorder
+from phyxius.adapters import _journal_store, _recorder
 from phyxius.adapters._ledger import Batch
-from phyxius.adapters.sqlite import FileStores, Recorder, _journal_store, open_file_stores
-from phyxius.adapters.sqlite._recordings import FileRecorderTables
+from phyxius.adapters._tables import SqlRecorderTables
+from phyxius.adapters.sqlite import FileStores, Recorder, open_file_stores
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.clock import _limits as limits_module
 from phyxius.handler import recorded
@@ -86,7 +86,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Lab]]]:
         stores = await open_file_stores(path, clock=clock).__aenter__()
         journal = Journal[Any](clock=clock)
         recorder = await stores.recorder(journal, name="here", durable=["kept"]).__aenter__()
-        tables = FileRecorderTables(stores._database)
+        tables = SqlRecorderTables(stores._database)
         record_events(journal, "old", 3)
         await recorder.flush()
         clock.advance_by(DAY)

@@ -22,9 +22,9 @@ from phyxius import (
     phase_reached,
 )
 from phyxius.adapters.sqlite import (
-    FileAttestations,
-    FileJournalStore,
-    FilePhaseStore,
+    SqlAttestations,
+    SqlJournalStore,
+    SqlPhaseStore,
     FileProblem,
     FileStoreError,
     FileStores,
@@ -43,8 +43,8 @@ class Step(StrEnum):
 
 module_level = open_file_stores("migrations.db")
 assert_type(module_level, FileStores)
-assert_type(module_level.attestations, FileAttestations)
-assert_type(module_level.journal_store, FileJournalStore)
+assert_type(module_level.attestations, SqlAttestations)
+assert_type(module_level.journal_store, SqlJournalStore)
 assert_type(module_level.attestations.signed_off(), AttestationEvidence[dict[str, object]])
 spec: MigrationSpec[Phase] = define_migration(
     name="quotes",
@@ -71,7 +71,7 @@ async def run() -> None:
         assert_type(migration, Migration[Phase])
         assert_type(phase_reached(migration, "flip"), SchemaAppliedEvidence[dict[str, str]])
         kept = stores.phase_store(spec, initial="flip")
-        assert_type(kept, FilePhaseStore)
+        assert_type(kept, SqlPhaseStore)
         assert_type(await kept.amend(spec, who="ada", why="it was missing"), int)
         stores.phase_store(steps, initial=Step.NEW)
         signature = await stores.attestations.sign(spec, to="flip", source="signed", signer="ada", note="looked")

@@ -107,9 +107,9 @@ class Terms:
         return cls(quorum, frozenset(signers), valid_for)
 
     def judge(
-        self, signatures: Iterable[Signature], now: Instant, revision: int, file: str
+        self, signatures: Iterable[Signature], now: Instant, revision: int, store: str
     ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:
-        """Whether the signatures for one subject are enough; `file` names where they are from."""
+        """Whether the signatures for one subject are enough; `store` names where they are from."""
         standing: dict[str, Signature] = {}
         doubts: dict[str, tuple[str, str]] = {}
         for signature in signatures:
@@ -125,7 +125,7 @@ class Terms:
         if len(standing) >= self.quorum:
             enough = sorted(standing)[: max(self.quorum, _MOST_TOLD)]
             signed = [standing[person].payload(self.valid_for) for person in enough]
-            payload: dict[str, object] = {"signatures": signed, "file": file}
+            payload: dict[str, object] = {"signatures": signed, "store": store}
             return ok(payload)
         return err(self._failure(sorted(each.signer for each in standing.values()), dict(doubts.values())))
 
@@ -145,11 +145,11 @@ class Reliance:
     """The signatures that one source's evidence relies on.
 
     Attributes:
-        file: Where they are from.
+        store: Where they are from.
         until: Until when each counts, by id.
     """
 
-    file: str
+    store: str
     until: Mapping[int, str | None]
 
 
@@ -160,6 +160,6 @@ def relied_on(payloads: Mapping[str, object]) -> dict[str, Reliance]:
 
 def _reliance(payload: Any) -> Reliance | None:
     try:
-        return Reliance(str(payload["file"]), {int(each["id"]): each["until"] for each in payload["signatures"]})
+        return Reliance(str(payload["store"]), {int(each["id"]): each["until"] for each in payload["signatures"]})
     except (TypeError, KeyError, ValueError):  # another source's evidence
         return None

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from phyxius.adapters.sqlite import (
-    FileAttestations,
     FileStores,
     Signature,
+    SqlAttestations,
     open_file_stores,
 )
 from phyxius.clock import ControlledClock, create_controlled_clock
@@ -83,7 +83,7 @@ async def test_a_signature_opens_the_gate(stores: FileStores) -> None:
     at = signed.signed_at.wall.isoformat()
     told = {"id": signed.id, "signer": "ada", "note": "looked at it", "signed_at": at, "until": None}
     file = stores._database.identity[0]
-    assert answer.value.evidence == {"dba": {"signatures": [told], "file": file}}
+    assert answer.value.evidence == {"dba": {"signatures": [told], "store": file}}
     (transition,) = await stores.phase_store(spec).history()
     assert transition.evidence == answer.value.evidence
 
@@ -392,7 +392,7 @@ async def test_signatures_of_another_file(stores: FileStores, phyxius_clock: Con
         for each in (stores, people):
             await each.phase_store(spec).current()
         await people.attestations.sign(spec, to="flip", source="dba", signer="ada")
-        assert await withdrawn(stores, spec) == ("somebody", "it is in another file than the phase")
+        assert await withdrawn(stores, spec) == ("somebody", "it is in another database than the phase")
 
 
 async def test_a_signature_that_is_gone(stores: FileStores) -> None:
@@ -454,7 +454,7 @@ async def test_other_evidence_may_look_like_signatures(stores: FileStores, signa
 async def test_the_phase_is_read_first(stores: FileStores) -> None:
     """The file must know the order that is signed for."""
     spec = spec_of(dba=stores.attestations.signed_off())
-    with pytest.raises(SpecError, match="the file does not know this migration yet; await"):
+    with pytest.raises(SpecError, match="the database does not know this migration yet; await"):
         await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
     assert await stores.attestations.signatures(spec, to="flip", source="dba") == ()
     assert await stores.attestations.revoke(spec, to="flip", source="dba", signer="ada") == 0
@@ -544,7 +544,7 @@ async def test_stores_at_module_level(tmp_path: Path, phyxius_clock: ControlledC
     spec = spec_of(dba=stores.attestations.signed_off())
     assert isinstance(spec.phases["flip"].evidence["dba"], AttestationEvidence)
     async with stores:
-        assert isinstance(stores.attestations, FileAttestations)
+        assert isinstance(stores.attestations, SqlAttestations)
         await stores.phase_store(spec).current()
         await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
     async with stores:

@@ -202,19 +202,19 @@ async def test_another_file_comes_while_it_connects(
     (tmp_path / "other").mkdir()
     async with file_stores(tmp_path / "other"):
         pass
-    connect = database_module.Database._connect
+    connect = database_module.FileDatabase._connect
 
-    def late(database: database_module.Database, mode: str) -> sqlite3.Connection:
+    def late(database: database_module.FileDatabase, mode: str) -> sqlite3.Connection:
         (tmp_path / NAME).rename(tmp_path / "away.db")
         (tmp_path / "other" / NAME).rename(tmp_path / NAME)
         return connect(database, mode)
 
     with monkeypatch.context() as patched:
-        patched.setattr(database_module.Database, "_connect", late)
+        patched.setattr(database_module.FileDatabase, "_connect", late)
         assert await problem_of(stores.phase_store(SPEC).resolve("a")) == "replaced"
     (tmp_path / "away.db").rename(tmp_path / NAME)
     now = (tmp_path / NAME).stat()
-    names = await stores._database.write(lambda each: each.execute("SELECT file FROM journal").fetchall())
+    names = await stores._database.write(lambda each: each.execute("SELECT name FROM journal").fetchall())
     assert stores._database.identity == (*names[0], (now.st_dev, now.st_ino))
     assert await stores.phase_store(SPEC).resolve("a") is None
     assert [row[0] for row in contents(tmp_path / NAME)["transitions"]] == ["a"]
@@ -421,7 +421,7 @@ async def test_cancelled_while_it_is_written(stores: FileStores, moment: str) ->
         return 0
 
     def rig(connection: sqlite3.Connection) -> None:
-        connection.create_function("pause", 0, pause)
+        connection.raw.create_function("pause", 0, pause)
         connection.execute("CREATE TEMP TRIGGER pausing AFTER UPDATE ON main.migrations BEGIN SELECT pause(); END")
 
     if moment == "running":

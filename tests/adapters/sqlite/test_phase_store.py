@@ -97,7 +97,7 @@ async def test_its_first_use_may_be_any(stores: FileStores) -> None:
 
 async def test_what_the_file_does_not_know_is_not_amended(stores: FileStores) -> None:
     """It is another file than was meant, or nobody has run the migration yet."""
-    with pytest.raises(SpecError, match="the file does not know this migration yet"):
+    with pytest.raises(SpecError, match="the database does not know this migration yet"):
         await stores.phase_store(SPEC).amend(SPEC, who="ada", why="new")
     assert contents(Path(stores.path))["migrations"] == []
 

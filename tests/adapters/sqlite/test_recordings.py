@@ -17,8 +17,8 @@ import pytest
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters._tables import SqlRecorderTables
 from phyxius.adapters.sqlite import FileStoreError, FileStores, open_file_stores
-from phyxius.adapters.sqlite._recordings import FileRecorderTables
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import InFlightCall
 from phyxius.testing import make_event
@@ -38,8 +38,8 @@ async def stores(clock: ControlledClock, tmp_path: Path) -> AsyncIterator[FileSt
 
 
 @pytest.fixture
-def tables(stores: FileStores) -> FileRecorderTables:
-    return FileRecorderTables(stores._database)
+def tables(stores: FileStores) -> SqlRecorderTables:
+    return SqlRecorderTables(stores._database)
 
 
 def rows_of(stores: FileStores, sql: str) -> list[Any]:
@@ -65,7 +65,7 @@ async def held(stores: FileStores) -> AsyncIterator[list[str]]:
     entered, goes_on = threading.Event(), threading.Event()
 
     def hold(connection: sqlite3.Connection) -> None:
-        connection.set_trace_callback(ran.append)
+        connection.raw.set_trace_callback(ran.append)
         entered.set()
         goes_on.wait()
 
@@ -92,7 +92,7 @@ FULL = "SELECT name, audit_only, started_ns, stored_ns, ended_ns, closed, answer
 
 
 async def test_a_recorder_is_made_with_its_first_batch(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """Its row, and all that the batch says, come in one transaction."""
     first = batch(
@@ -115,9 +115,7 @@ async def test_a_recorder_is_made_with_its_first_batch(
     assert [row[0] for row in rows_of(stores, FULL)] == ["api-1"]
 
 
-async def test_a_batch_that_says_nothing_changes_the_lease_alone(
-    stores: FileStores, tables: FileRecorderTables
-) -> None:
+async def test_a_batch_that_says_nothing_changes_the_lease_alone(stores: FileStores, tables: SqlRecorderTables) -> None:
     """What it leaves out stays as it was: more is to come before that is true."""
     recorder = await tables.create("api-1", True, 5, batch(1, stored_ns=7, answered=3))
     await tables.store(recorder, batch(2, ended_ns=2_000))
@@ -126,7 +124,7 @@ async def test_a_batch_that_says_nothing_changes_the_lease_alone(
     assert rows_of(stores, FULL) == [("api-1", 0, 5, 9, 9, 1, 4, 3)]
 
 
-async def test_a_batch_is_stored_once(stores: FileStores, tables: FileRecorderTables, clock: ControlledClock) -> None:
+async def test_a_batch_is_stored_once(stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock) -> None:
     """Sent again because nobody knew what became of it, it changes nothing."""
     recorder = await tables.create("api-1", False, 5, batch(1))
     again = batch(2, events=[event_row(clock)], gaps=[NewGap(1, 2, "clock", "set")])
@@ -136,7 +134,7 @@ async def test_a_batch_is_stored_once(stores: FileStores, tables: FileRecorderTa
 
 
 async def test_calls_that_end_are_forgotten(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """Whoever has kept them: their keys are unique; and a start that is stored twice is there once."""
     first = await tables.create("api-1", False, 5, batch(1, started=[("k", call_row(clock)), ("l", call_row(clock))]))
@@ -147,7 +145,7 @@ async def test_calls_that_end_are_forgotten(
     assert rows_of(stores, "SELECT recorder, call FROM starts") == [(first, "l")]
 
 
-async def test_a_name_can_stop_being_durable(stores: FileStores, tables: FileRecorderTables) -> None:
+async def test_a_name_can_stop_being_durable(stores: FileStores, tables: SqlRecorderTables) -> None:
     """The last word counts."""
     recorder = await tables.create("api-1", False, 5, batch(1, declared={"a": True, "b": True}))
     await tables.store(recorder, batch(2, declared={"a": False, "c": True}))
@@ -155,7 +153,7 @@ async def test_a_name_can_stop_being_durable(stores: FileStores, tables: FileRec
 
 
 async def test_a_call_is_the_last_recorders_that_stores_its_start(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """A journal may have had one before, which knew of the same call: it would count twice."""
     one, two = [await tables.create(name, False, 5, batch(1)) for name in ("one", "two")]
@@ -165,7 +163,7 @@ async def test_a_call_is_the_last_recorders_that_stores_its_start(
     assert rows_of(stores, "SELECT recorder, call FROM starts ORDER BY call") == [(two, "k"), (one, "l")]
 
 
-async def test_what_a_file_knows(stores: FileStores, tables: FileRecorderTables) -> None:
+async def test_what_a_file_knows(stores: FileStores, tables: SqlRecorderTables) -> None:
     """Whether it knows what it gave a receipt for: so many batches, of a recorder that may have been pruned since."""
     one, two = [await tables.create(name, False, 5, batch(2)) for name in ("one", "two")]
     receipt = Receipt(one, 5, 2, 1_000)
@@ -182,7 +180,7 @@ async def test_what_a_file_knows(stores: FileStores, tables: FileRecorderTables)
 
 
 async def test_a_recorder_whose_row_is_gone(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """It is told so, whatever it wants to store: nobody would see it."""
     recorder = await tables.create("api-1", False, 5, batch(1))
@@ -197,7 +195,7 @@ async def test_a_recorder_whose_row_is_gone(
     assert tables._starts.take() == []
 
 
-async def test_the_last_request(stores: FileStores, tables: FileRecorderTables) -> None:
+async def test_the_last_request(stores: FileStores, tables: SqlRecorderTables) -> None:
     """It says how often somebody asked the recorders to catch up."""
     assert await tables.request() == 0
     change(stores, "UPDATE journal SET request = 4")
@@ -205,7 +203,7 @@ async def test_the_last_request(stores: FileStores, tables: FileRecorderTables) 
 
 
 async def test_starts_at_once_share_a_transaction(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """However many calls begin while one transaction is written, the next one takes them all."""
     recorder = await tables.create("api-1", False, 5, batch(1))
@@ -227,7 +225,7 @@ async def test_starts_at_once_share_a_transaction(
 
 
 async def test_of_starts_at_once_only_those_of_a_recorder_that_is_gone_fail(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """Those of the others are stored, and their leases go on."""
     gone, well = [await tables.create(name, False, 0, batch(1)) for name in ("gone", "well")]
@@ -244,7 +242,7 @@ async def test_of_starts_at_once_only_those_of_a_recorder_that_is_gone_fail(
 
 
 async def test_a_start_moves_the_end_of_a_lease_forward_alone(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """A recorder that begins a call is alive then, even if its lease ran out."""
     recorder = await tables.create("api-1", False, 0, batch(1))
@@ -256,7 +254,7 @@ async def test_a_start_moves_the_end_of_a_lease_forward_alone(
 
 
 async def test_a_start_that_cannot_be_stored(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """Whoever wanted to call learns of it, and what comes later is not held up."""
     recorder = await tables.create("api-1", False, 5, batch(1))
@@ -271,7 +269,7 @@ async def test_a_start_that_cannot_be_stored(
 
 
 async def test_a_start_that_nobody_waits_for_any_more(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock
 ) -> None:
     """Cancelled before its transaction began, it is not stored."""
     recorder = await tables.create("api-1", False, 5, batch(1))
@@ -288,7 +286,7 @@ async def test_a_start_that_nobody_waits_for_any_more(
 
 
 async def test_the_key_names_the_file(
-    stores: FileStores, tables: FileRecorderTables, clock: ControlledClock, tmp_path: Path
+    stores: FileStores, tables: SqlRecorderTables, clock: ControlledClock, tmp_path: Path
 ) -> None:
     """It is the same under another path, and another for another file."""
     (tmp_path / "link.db").symlink_to(stores.path)
@@ -296,15 +294,15 @@ async def test_the_key_names_the_file(
         open_file_stores(tmp_path / "link.db", clock=clock) as same,
         open_file_stores(tmp_path / "other.db", clock=clock) as other,
     ):
-        assert FileRecorderTables(same._database).key == tables.key
-        assert FileRecorderTables(other._database).key != tables.key
+        assert SqlRecorderTables(same._database).key == tables.key
+        assert SqlRecorderTables(other._database).key != tables.key
 
 
 async def test_starts_that_cannot_be_stored_fail_together(tmp_path: Path, clock: ControlledClock) -> None:
     """Nobody waits for the same lock once more after somebody has waited for it in vain; later the stores work on."""
     path = tmp_path / "locked.db"
     async with open_file_stores(path, clock=clock, lock_timeout=timedelta(milliseconds=20)) as stores:
-        tables = FileRecorderTables(stores._database)
+        tables = SqlRecorderTables(stores._database)
         recorder = await tables.create("api-1", False, 5, batch(1))
         tried: list[str] = []
         transaction = stores._database._transaction

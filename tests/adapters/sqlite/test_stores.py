@@ -233,7 +233,7 @@ async def test_a_recorder_is_on_the_same_clock(tmp_path: Path) -> None:
     """Two clocks could not be compared: the journal of another one is refused, and says what to write."""
     async with file_stores(tmp_path) as stores:
         assert stores.recorder(Journal(clock=stores.clock), name="web").name == "web"
-        with pytest.raises(SpecError, match=r"open_file_stores\(\.\.\., clock=journal\.clock\)"):
+        with pytest.raises(SpecError, match=r"open them with clock=journal\.clock"):
             stores.recorder(Journal(clock=create_controlled_clock()), name="web")
 
 

@@ -10,44 +10,60 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Literal, TypeVar
 
+from phyxius.adapters._database import Connection, Dialect, Values, Work, WriteGroup
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.adapters.sqlite._errors import FileStoreError, file_error
-from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
+from phyxius.clock import Clock, Instant, Workers, run_in_thread, uninterrupted
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
-
 _logger = logging.getLogger("phyxius.adapters")
 _MOUNTS = Path("/proc/self/mountinfo")
 _READERS = 4
 _QUERIES = 8
 _POLL = timedelta(milliseconds=5)
+_NOTHING: Mapping[str, object] = {}
 
 
-class WriteGroup(Protocol):
-    """Things that several callers want written at once: whoever comes first writes them for all."""
-
-    def take(self) -> list[Any]:
-        """What is not written yet."""
-        ...
-
-    def write(self, items: list[Any], connection: sqlite3.Connection, /) -> None:
-        """Write it."""
-
-    def written(self, items: list[Any]) -> None:
-        """It is committed."""
-
-    def failed(self, items: list[Any], error: Exception) -> None:
-        """It could not be written: who waits in line need not wait for that once more."""
+DIALECT = Dialect(for_update="", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
+_fill_in = cache(DIALECT.fill_in)
 
 
-class Database:
+class FileConnection:
+    """A connection to the file, as the stores use it.
+
+    Attributes:
+        raw: As Python has it.
+    """
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+
+    def execute(self, sql: str, values: Values = _NOTHING, /) -> sqlite3.Cursor:
+        """Run a statement."""
+        return self.raw.execute(_fill_in(sql), values)
+
+    def execute_many(self, sql: str, values: Sequence[Values], /) -> None:
+        """Run a statement for each of several values."""
+        self.raw.executemany(_fill_in(sql), values)
+
+    def insert(self, sql: str, values: Values, /) -> int:
+        """Run an INSERT, and return the key of the row."""
+        id_ = self.execute(sql, values).lastrowid
+        assert id_ is not None
+        return id_
+
+    def close(self) -> None:
+        """Close it."""
+        self.raw.close()
+
+
+class FileDatabase:
     """The connections of one process to one file. A cancelled caller leaves no transaction open.
 
     Args:
@@ -59,8 +75,8 @@ class Database:
 
     def __init__(self, path: str, clock: Clock, lock_timeout: timedelta, create: bool = True) -> None:
         self.path = path
+        self.clock = clock
         self._create = create
-        self._clock = clock
         self._lock_timeout = lock_timeout
         self._process = os.getpid()
         self._opened = False
@@ -73,13 +89,26 @@ class Database:
         self._queries = self._workers(_QUERIES, "query")
         self._writes = self._workers(1, "write")
 
-    def _workers(self, most: int, kind: str) -> Workers[sqlite3.Connection]:
+    def _workers(self, most: int, kind: str) -> Workers[FileConnection]:
         return Workers(self._connect_again, most=most, name=f"phyxius-{kind}")
 
     @property
     def identity(self) -> Hashable:
         """Names the file, under whatever path it was opened. A copy of it is another."""
         return self._name, self._file
+
+    @property
+    def place(self) -> str:
+        """The path."""
+        return self.path
+
+    def now(self, connection: Connection) -> Instant:  # noqa: ARG002 - what other databases tell
+        """The time on the clock of this process, which all processes of a machine share."""
+        return self.clock.now()
+
+    def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> FileStoreError:
+        """What the stores raise."""
+        return FileStoreError(self.path, problem, detail)
 
     async def open(self) -> None:
         """Make the file, or bring it to our version, unless it is another's.
@@ -104,7 +133,7 @@ class Database:
         if file is not None:
             await uninterrupted(self._close(file, (self._writes, self._reads, self._queries)))
 
-    async def _close(self, file: tuple[int, int], every: Iterable[Workers[sqlite3.Connection]]) -> None:
+    async def _close(self, file: tuple[int, int], every: Iterable[Workers[FileConnection]]) -> None:
         try:
             await asyncio.gather(*(workers.close(2 * self._lock_timeout) for workers in every))
             await run_in_thread(partial(self._tidy_up, file))
@@ -138,7 +167,7 @@ class Database:
         """The same for code that cannot await."""
         self._while_open(self._writes).run_blocking(partial(self._write_group, group))
 
-    def _while_open(self, workers: Workers[sqlite3.Connection]) -> Workers[sqlite3.Connection]:
+    def _while_open(self, workers: Workers[FileConnection]) -> Workers[FileConnection]:
         self.check_open()
         return workers
 
@@ -149,7 +178,7 @@ class Database:
         if self._process != os.getpid():  # pragma: no cover - in a fork
             raise FileStoreError(self.path, "not_open", "it was opened before this process was forked")
 
-    def _write_group(self, group: WriteGroup, connection: sqlite3.Connection) -> None:
+    def _write_group(self, group: WriteGroup, connection: FileConnection) -> None:
         if items := group.take():
             try:
                 self._transaction("BEGIN IMMEDIATE", partial(group.write, items), connection)
@@ -158,18 +187,19 @@ class Database:
             else:
                 group.written(items)
 
-    def _transaction(self, begin: str, work: Work[T], connection: sqlite3.Connection) -> T:
+    def _transaction(self, begin: str, work: Work[T], connection: FileConnection) -> T:
+        raw = connection.raw
         with self._errors():
             self._check_file()
-            connection.execute(begin)
+            raw.execute(begin)
             try:
-                if schema.version_of(connection) != len(schema.UPGRADES):
+                if schema.version_of(raw) != len(schema.UPGRADES):
                     raise FileStoreError(self.path, "newer")
                 answer = work(connection)
-                connection.execute("COMMIT")
+                raw.execute("COMMIT")
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
             return answer
 
     def _check_file(self) -> None:
@@ -186,15 +216,15 @@ class Database:
         except sqlite3.Error as error:
             raise file_error(self.path, error) from error
 
-    def _connect_again(self) -> sqlite3.Connection:
+    def _connect_again(self) -> FileConnection:
         """A connection to the file that was opened, and to no other that is found in its place."""
         self._check_file()
         with contextlib.ExitStack() as stack:
-            connection = self._connect("rw")
-            stack.callback(connection.close)
+            raw = self._connect("rw")
+            stack.callback(raw.close)
             self._check_file()
             stack.pop_all()
-            return connection
+            return FileConnection(raw)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         with self._errors(), contextlib.ExitStack() as stack:
@@ -234,7 +264,7 @@ class Database:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("UPDATE journal SET request = request")
                 connection.execute("ROLLBACK")
-                (name,) = connection.execute("SELECT file FROM journal").fetchone()
+                (name,) = connection.execute("SELECT name FROM journal").fetchone()
             identity = _identity(self.path)
             assert identity is not None
             if status is None:
@@ -263,7 +293,7 @@ class Database:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             self._check_ours(connection)  # again: another process may have been first
-            schema.upgrade(connection, self._clock.now().wall_ns)
+            schema.upgrade(connection, self.clock.now().wall_ns)
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:

@@ -11,7 +11,7 @@ VERSION_1 = (
     # One row: what this file is, since when the events are complete, and the last request to the recorders to catch up.
     """CREATE TABLE journal (
         one INTEGER PRIMARY KEY CHECK (one = 1),
-        file TEXT NOT NULL,
+        name TEXT NOT NULL,
         covered_since_ns INTEGER NOT NULL,
         request INTEGER NOT NULL DEFAULT 0
     )""",
@@ -145,7 +145,7 @@ def upgrade(connection: sqlite3.Connection, now_ns: int) -> None:
             connection.execute(statement)
     if version == 0:
         connection.execute(
-            "INSERT INTO journal (one, file, covered_since_ns) VALUES (1, hex(randomblob(16)), ?)", [now_ns]
+            "INSERT INTO journal (one, name, covered_since_ns) VALUES (1, hex(randomblob(16)), ?)", [now_ns]
         )
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(UPGRADES)}")

@@ -1,10 +1,9 @@
-"""What the processes of one machine recorded, from a file."""
+"""What the processes of a fleet recorded, from a database."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
@@ -16,10 +15,9 @@ import attrs
 
 from phyxius.adapters._arguments import check_duration
 from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, is_audit, unwitnessed_by
+from phyxius.adapters._database import Connection, Database
 from phyxius.adapters._recorder import has_recorder, running_recorders
 from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow, is_storable
-from phyxius.adapters.sqlite._database import Database
-from phyxius.adapters.sqlite._errors import FileStoreError
 from phyxius.clock import Clock, Instant
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.migration import JournalQuery, JournalWindow
@@ -28,12 +26,15 @@ _POLL_SECONDS = 0.02
 _POLLS = 100
 _PRUNED_AT_ONCE = 5_000
 _HELD_UP = timedelta(days=365)
+_NO_LIMIT = 2**62
 
-_EVENTS = f"SELECT recorder, {EVENT_COLUMNS}, id FROM events"  # noqa: S608 - our own names
+_EVENTS = f"SELECT recorder, {EVENT_COLUMNS}, id FROM {{events}}"  # noqa: S608 - our own names
+_STARTS = f"SELECT recorder, {CALL_COLUMNS} FROM {{starts}} ORDER BY started_ns"  # noqa: S608 - our own names
+_STARTS_OF_A_NAME = _STARTS.replace("ORDER", "WHERE name = :name ORDER")
 _NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC LIMIT :limit"
-_OF_ANY_NAME = (
-    f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration' AND (:outcome IS NULL OR outcome = :outcome)"
-    f"{_NEWEST_FIRST}"
+_OF_ANY_NAME = f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration'{_NEWEST_FIRST}"
+_OF_ANY_NAME_AND_OUTCOME = (
+    f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration' AND outcome = :outcome{_NEWEST_FIRST}"
 )
 # One part for each outcome: the index has them in order, and merging them costs no sorting.
 _OF_A_NAME = (
@@ -64,25 +65,24 @@ class _Reading:
     wanted: bool = True
 
 
-class FileJournalStore:
-    """A `JournalStore` over a file that several processes record into; `FileStores.journal_store`.
+class SqlJournalStore:
+    """A `JournalStore` over a database that several processes record into; the `journal_store` of the stores.
 
     A query asks every recorder that is alive to store what it has seen, and waits up to two seconds for those of
-    other processes. One that does not answer leaves a gap. All methods raise `FileStoreError` if the file cannot
-    be used.
+    other processes. One that does not answer leaves a gap. All methods raise the error of the stores if the database
+    cannot be used.
     """
 
     scope: Literal["fleet"] = "fleet"
 
-    def __init__(self, database: Database, clock: Clock, max_window_events: int) -> None:
+    def __init__(self, database: Database, max_window_events: int) -> None:
         self._database = database
-        self._clock = clock
         self._max_window_events = max_window_events
 
     @property
     def clock(self) -> Clock:
         """The clock that ages are measured on; what others recorded is compared by its wall time."""
-        return self._clock
+        return self._database.clock
 
     async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
         """The matching events that completed in the last `window`, or are stamped later, and what may be missing.
@@ -91,17 +91,17 @@ class FileJournalStore:
         (`max_window_events`), and is then marked as cut off.
 
         Raises:
-            FileStoreError: The file cannot be used, or a recorder of this process cannot store what it has, or this
+            StoreError: The database cannot be used, or a recorder of this process cannot store what it has, or this
                 process has none: one that nobody records cannot vouch, but it may ask about audit events.
             Exception: Whatever `where` raised.
         """
         self._database.check_open()
         if query.name is not None and not is_storable(query.name):
-            raise FileStoreError(self._database.path, "failed", f"nothing can be named {query.name!r} there")
-        now = self._clock.now()
+            raise self._database.error("failed", f"nothing can be named {query.name!r} there")
+        now = self._database.clock.now()
         own = running_recorders(self._database.identity)
         if not is_audit(query.name) and not has_recorder(self._database.identity):
-            raise FileStoreError(self._database.path, "not_recorded")
+            raise self._database.error("not_recorded")
         in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
         ids = {recorder.id for recorder in own}
         reading = _Reading(query, now.shifted(-window), now, ids, in_flight)
@@ -116,7 +116,7 @@ class FileJournalStore:
             reading.wanted = False  # a thread that still reads for a caller who has left comes to an end
 
     async def prune(self, *, older_than: timedelta) -> int:
-        """Delete what is older, but the audit; from then on the file vouches for the time since then alone.
+        """Delete what is older, but the audit; from then on the database vouches for the time since then alone.
 
         Args:
             older_than: The age from which on it goes; longer than the longest window of your evidence.
@@ -130,7 +130,7 @@ class FileJournalStore:
         check_duration(older_than, "older_than")
         for recorder in running_recorders(self._database.identity):
             await recorder.flush()  # a lease that is renewed too late must not take its row with it
-        until = self._clock.now().shifted(-older_than)
+        until = self._database.clock.now().shifted(-older_than)
         until_ns = until.wall_ns
         await self._database.write(partial(_move_coverage, until_ns, until.shifted(-_HELD_UP).wall_ns))
         deleted = 0
@@ -148,14 +148,14 @@ class FileJournalStore:
             await asyncio.sleep(_POLL_SECONDS)  # other processes live in real time
         return request
 
-    def _read(self, reading: _Reading, connection: sqlite3.Connection) -> JournalWindow | None:
+    def _read(self, reading: _Reading, connection: Connection) -> JournalWindow | None:
         """The answer, or None if the recorders of other processes have to be asked first."""
         name, since_ns, now_ns = reading.query.name, reading.since.wall_ns, reading.now.wall_ns
         recorders = _recorders(connection, name, since_ns)
         others = [each for each in recorders.values() if each.id not in reading.own and each.is_alive(now_ns)]
         if others and reading.request is None:
             return None
-        (covered_since_ns,) = connection.execute("SELECT covered_since_ns FROM journal").fetchone()
+        (covered_since_ns,) = connection.execute("SELECT covered_since_ns FROM {journal}").fetchone()
         in_flight = [call for call in reading.in_flight if reading.query.matches_call(call)]
         lost, unfinished = self._open_starts(connection, reading, recorders, in_flight)
         found, truncated = self._select(connection, reading, lost)
@@ -190,7 +190,7 @@ class FileJournalStore:
 
     def _open_starts(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         reading: _Reading,
         recorders: dict[int, RecorderRow],
         in_flight: list[InFlightCall],
@@ -220,9 +220,7 @@ class FileJournalStore:
         lost.sort(key=_newest_first)
         return lost, unfinished
 
-    def _select(
-        self, connection: sqlite3.Connection, reading: _Reading, lost: list[_Found]
-    ) -> tuple[Sequence[_Found], bool]:
+    def _select(self, connection: Connection, reading: _Reading, lost: list[_Found]) -> tuple[Sequence[_Found], bool]:
         query = reading.query
         most = self._max_window_events if query.limit is None else query.limit
         rows = _rows(connection, query, reading.since.wall_ns, None if query.where else most + 1)
@@ -244,20 +242,20 @@ def _found(row: tuple[Any, ...]) -> _Found:
     return row[0], EventRow(*row[1:-1]).event()
 
 
-def _rows(
-    connection: sqlite3.Connection, query: JournalQuery, since_ns: int, limit: int | None
-) -> Iterator[tuple[Any, ...]]:
-    # SQLite takes a negative limit for none.
-    values = {"name": query.name, "outcome": query.outcome, "since": since_ns, "limit": -1 if limit is None else limit}
-    of_a_name = _OF_A_NAME if query.outcome is None else _OF_A_NAME_AND_OUTCOME
-    return connection.execute(_OF_ANY_NAME if query.name is None else of_a_name, values)
+def _rows(connection: Connection, query: JournalQuery, since_ns: int, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    values = {"name": query.name, "outcome": query.outcome, "since": since_ns, "limit": limit or _NO_LIMIT}
+    if query.name is None:
+        sql = _OF_ANY_NAME if query.outcome is None else _OF_ANY_NAME_AND_OUTCOME
+    else:
+        sql = _OF_A_NAME if query.outcome is None else _OF_A_NAME_AND_OUTCOME
+    return iter(connection.execute(sql, values))
 
 
-def _recorders(connection: sqlite3.Connection, name: str | None, since_ns: int) -> dict[int, RecorderRow]:
+def _recorders(connection: Connection, name: str | None, since_ns: int) -> dict[int, RecorderRow]:
     rows = connection.execute(
-        "SELECT r.id, r.name, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered, d.durable"
-        " FROM recorders r LEFT JOIN declarations d ON d.recorder = r.id AND d.name = ? WHERE r.ended_ns >= ?",
-        [name, since_ns],
+        "SELECT r.id, r.name, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered, d.durable FROM {recorders} r"
+        " LEFT JOIN {declarations} d ON d.recorder = r.id AND d.name = :name WHERE r.ended_ns >= :since",
+        {"name": name or "", "since": since_ns},
     )
     return {
         id_: RecorderRow(
@@ -274,52 +272,55 @@ def _recorders(connection: sqlite3.Connection, name: str | None, since_ns: int) 
     }
 
 
-def _lost(connection: sqlite3.Connection, since_ns: int) -> list[GapRow]:
+def _lost(connection: Connection, since_ns: int) -> list[GapRow]:
     rows = connection.execute(
-        "SELECT recorder, since_ns, until_ns, kind, reason FROM gaps WHERE until_ns >= ?", [since_ns]
+        "SELECT recorder, since_ns, until_ns, kind, reason FROM {gaps} WHERE until_ns >= :since", {"since": since_ns}
     )
     return [GapRow(*row) for row in rows]
 
 
-def _starts(connection: sqlite3.Connection, name: str | None) -> list[tuple[int, CallRow]]:
-    rows = connection.execute(
-        f"SELECT recorder, {CALL_COLUMNS} FROM starts"  # noqa: S608 - our own names
-        " WHERE :name IS NULL OR name = :name ORDER BY started_ns",
-        {"name": name},
-    )
+def _starts(connection: Connection, name: str | None) -> list[tuple[int, CallRow]]:
+    rows = connection.execute(_STARTS if name is None else _STARTS_OF_A_NAME, {"name": name})
     return [(recorder, CallRow(*row)) for recorder, *row in rows]
 
 
-def _behind(now_ns: int, own: Collection[int], request: int, connection: sqlite3.Connection) -> bool:
+def _behind(now_ns: int, own: Collection[int], request: int, connection: Connection) -> bool:
     """Whether a living recorder of another process has not answered a request."""
-    rows = connection.execute("SELECT id, answered FROM recorders WHERE ended_ns >= ? AND closed = 0", [now_ns])
+    rows = connection.execute(
+        "SELECT id, answered FROM {recorders} WHERE ended_ns >= :now AND closed = 0", {"now": now_ns}
+    )
     return any(id_ not in own and answered < request for id_, answered in rows)
 
 
-def _new_request(connection: sqlite3.Connection) -> int:
-    connection.execute("UPDATE journal SET request = request + 1")
-    (request,) = connection.execute("SELECT request FROM journal").fetchone()
+def _new_request(connection: Connection) -> int:
+    connection.execute("UPDATE {journal} SET request = request + 1")
+    (request,) = connection.execute("SELECT request FROM {journal}").fetchone()
     return int(request)
 
 
-def _move_coverage(until_ns: int, held_up_ns: int, connection: sqlite3.Connection) -> None:
-    """Say first that the file vouches for less, so that a crash in between leaves nothing that is not true."""
-    connection.execute("UPDATE journal SET covered_since_ns = max(covered_since_ns, ?)", [until_ns])
-    connection.execute("DELETE FROM gaps WHERE until_ns < ?", [until_ns])
+def _move_coverage(until_ns: int, held_up_ns: int, connection: Connection) -> None:
+    """Say first that the database vouches for less, so that a crash in between leaves nothing that is not true."""
+    values = {"until": until_ns, "held_up": held_up_ns}
+    connection.execute("UPDATE {journal} SET covered_since_ns = :until WHERE covered_since_ns < :until", values)
+    connection.execute("DELETE FROM {gaps} WHERE until_ns < :until", values)
     # What lived on into the time that is left stays: it is needed to judge that time. So do the newest, which tells
     # what has been there, and for long those that did not close: a process that was held up would find its row again.
     ended = connection.execute(
-        "SELECT id FROM recorders WHERE ended_ns < ? AND (closed = 1 OR ended_ns < ?)"
-        " AND id < (SELECT max(id) FROM recorders)",
-        [until_ns, held_up_ns],
+        "SELECT id FROM {recorders} WHERE ended_ns < :until AND (closed = 1 OR ended_ns < :held_up)"
+        " AND id < (SELECT max(id) FROM {recorders})",
+        values,
     ).fetchall()
-    for table, key in (("starts", "recorder"), ("declarations", "recorder"), ("recorders", "id")):
-        connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", ended)  # noqa: S608 - our own names
+    for sql in (
+        "DELETE FROM {starts} WHERE recorder = :id",
+        "DELETE FROM {declarations} WHERE recorder = :id",
+        "DELETE FROM {recorders} WHERE id = :id",
+    ):
+        connection.execute_many(sql, [{"id": id_} for (id_,) in ended])
 
 
-def _delete_events(until_ns: int, connection: sqlite3.Connection) -> int:
+def _delete_events(until_ns: int, connection: Connection) -> int:
     return connection.execute(
-        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE completed_ns < ? AND source <> 'migration'"
-        " LIMIT ?)",
-        [until_ns, _PRUNED_AT_ONCE],
+        "DELETE FROM {events} WHERE id IN (SELECT id FROM (SELECT id FROM {events} WHERE completed_ns < :until"
+        " AND source <> 'migration' LIMIT :most) AS oldest)",
+        {"until": until_ns, "most": _PRUNED_AT_ONCE},
     ).rowcount

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any
 
 import attrs
 
+from phyxius.adapters._database import Connection
 from phyxius.migration import MigrationSpec, SpecChangedError, SpecError
 
 
@@ -29,7 +29,7 @@ class PassedPhasesChangedError(SpecChangedError):
 
 @attrs.frozen
 class Recorded:
-    """What the file says of a migration.
+    """What the database says of a migration.
 
     Attributes:
         phase: Where it is.
@@ -53,47 +53,55 @@ def plain_order(spec: MigrationSpec[Any]) -> tuple[str, ...]:
     return tuple(str.__str__(phase) for phase in spec.order)
 
 
-def recorded(connection: sqlite3.Connection, migration: str) -> Recorded | None:
-    """Read what the file says of a migration, if it knows it."""
+def recorded(connection: Connection, migration: str) -> Recorded | None:
+    """Read what the database says of a migration, if it knows it."""
     row = connection.execute(
-        "SELECT m.phase, m.version, m.revision, o.phases FROM migrations m"
-        " JOIN orders o ON o.migration = m.name AND o.revision = m.revision WHERE m.name = ?",
-        [migration],
+        "SELECT m.phase, m.version, m.revision, o.phases FROM {migrations} m"
+        " JOIN {orders} o ON o.migration = m.name AND o.revision = m.revision WHERE m.name = :name",
+        {"name": migration},
     ).fetchone()
     return None if row is None else Recorded(row[0], row[1], row[2], tuple(json.loads(row[3])))
 
 
-def known(connection: sqlite3.Connection, migration: str) -> Recorded:
-    """The same of a migration that the file must know.
+def known(connection: Connection, migration: str) -> Recorded:
+    """Read what the database says of a migration that it must know, for a transaction that writes.
 
     Raises:
         SpecError: It does not.
     """
+    lock(connection, migration)
     found = recorded(connection, migration)
     if found is None:
         raise SpecError(
-            "the file does not know this migration yet; await stores.phase_store(spec).current() once", migration
+            "the database does not know this migration yet; await stores.phase_store(spec).current() once", migration
         )
     return found
 
 
-def pin(connection: sqlite3.Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: int) -> Recorded:
-    """Record a migration that the file does not know yet. Of several at once one does; all read what it wrote."""
-    connection.execute(
-        "INSERT INTO migrations (name, phase, version, revision) VALUES (?, ?, 0, 1) ON CONFLICT DO NOTHING",
-        [migration, initial],
-    )
-    connection.execute(
-        "INSERT INTO orders (migration, revision, phases, at_ns) VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING",
-        [migration, json.dumps(phases), now_ns],
-    )
-    found = recorded(connection, migration)
-    assert found is not None
-    return found
+def pinned(connection: Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: int) -> Recorded:
+    """The same of one that is recorded, if it is new. Of several at once one does; all read what it wrote."""
+    if not lock(connection, migration):
+        values = {"name": migration, "phase": initial, "phases": json.dumps(phases), "at": now_ns}
+        connection.execute(
+            "INSERT INTO {migrations} (name, phase, version, revision) VALUES (:name, :phase, 0, 1) {or_nothing:name}",
+            values,
+        )
+        connection.execute(
+            "INSERT INTO {orders} (migration, revision, phases, at_ns) VALUES (:name, 1, :phases, :at)"
+            " {or_nothing:migration}",
+            values,
+        )
+    return known(connection, migration)
 
 
-def may_read(connection: sqlite3.Connection, migration: str, found: Recorded, declared: tuple[str, ...]) -> bool:
-    """Whether a build with these phases may go by the phase that the file has.
+def lock(connection: Connection, migration: str) -> bool:
+    """Keep others from writing about a migration until the transaction ends; False if there is none."""
+    sql = "SELECT 1 FROM {migrations} WHERE name = :name{for_update}"
+    return connection.execute(sql, {"name": migration}).fetchone() is not None
+
+
+def may_read(connection: Connection, migration: str, found: Recorded, declared: tuple[str, ...]) -> bool:
+    """Whether a build with these phases may go by the phase that the database has.
 
     It may with the order that holds. With an earlier one it may as long as both agree on the way up to the current
     phase: so builds from before an amendment serve on until the migration enters what is new to them.
@@ -102,5 +110,5 @@ def may_read(connection: sqlite3.Connection, migration: str, found: Recorded, de
         return True
     if declared[: len(found.passed())] != found.passed():
         return False
-    rows = connection.execute("SELECT phases FROM orders WHERE migration = ?", [migration])
+    rows = connection.execute("SELECT phases FROM {orders} WHERE migration = :name", {"name": migration})
     return any(tuple(json.loads(phases)) == declared for (phases,) in rows)

@@ -1,8 +1,7 @@
-"""Signatures in a file, and the evidence that reads them."""
+"""Signatures in a database, and the evidence that reads them."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,11 +9,10 @@ from typing import Any, TypeVar
 import attrs
 
 from phyxius.adapters._arguments import check_duration, check_text
+from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._orders import Recorded, known, lock, plain_order, recorded
 from phyxius.adapters._signatures import Signature, Terms
-from phyxius.adapters.sqlite._database import Database
-from phyxius.adapters.sqlite._orders import Recorded, known, plain_order, recorded
-from phyxius.adapters.sqlite._signing import signatures_of
-from phyxius.clock import Clock
+from phyxius.clock import Instant
 from phyxius.fp import Result
 from phyxius.journal import to_json_value
 from phyxius.migration import (
@@ -31,17 +29,16 @@ P = TypeVar("P", bound=str)
 _LONGEST_NOTE = 1_000
 
 
-class FileAttestations:
-    """People's signatures in a file; `FileStores.attestations`.
+class SqlAttestations:
+    """People's signatures in a database; the `attestations` of the stores.
 
     A signature is for one subject: a migration, the transition into one phase, one evidence source, and the order
-    of phases that holds when it is given. It serves nothing else. All methods raise `FileStoreError` if the file
-    cannot be used.
+    of phases that holds when it is given. It serves nothing else. All methods raise the error of the stores if the
+    database cannot be used.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def signed_off(
         self, quorum: int = 1, signers: Collection[str] | None = None, valid_for: timedelta | None = None
@@ -59,7 +56,7 @@ class FileAttestations:
         Raises:
             SpecError: A quorum that nobody could reach, or a time that is not positive.
         """
-        return attestation(_SignedOff(Terms.of(quorum, signers, valid_for), self._database, self._clock))
+        return attestation(_SignedOff(Terms.of(quorum, signers, valid_for), self._database))
 
     async def sign(
         self,
@@ -83,9 +80,9 @@ class FileAttestations:
 
         Raises:
             SpecError: The spec has no such phase or source, the phase is entered already, the signer is empty or not
-                among those who may sign, the note too long, or the file does not know the migration yet: nobody has
+                among those who may sign, the note too long, or the database does not know the migration yet: nobody has
                 read its phase.
-            SpecChangedError: The file recorded another order of phases.
+            SpecChangedError: The database recorded another order of phases.
             PayloadError: The signer or the note holds what databases refuse.
         """
         phase, source, terms = _subject(spec, to, source)
@@ -98,25 +95,30 @@ class FileAttestations:
         if valid_for is not None:
             check_duration(valid_for, "valid_for", at=(spec.name, phase, source))
 
-        def write(connection: sqlite3.Connection) -> Signature:
-            now = self._clock.now()
+        def write(connection: Connection) -> Signature:
+            now = self._database.now(connection)
             found = self._recorded(connection, spec)
             if phase in found.passed():
                 raise SpecError(f'the migration is at "{found.phase}", so this was entered already', spec.name, phase)
             expires = None if valid_for is None else now.shifted(valid_for)
             before = found.phases[found.phases.index(phase) - 1]
-            row = connection.execute(
-                "INSERT INTO signatures (migration, revision, from_phase, to_phase, source, signer, note, signed_ns,"
-                " expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    spec.name, found.revision, before, phase, source, signer, note, now.wall_ns,
-                    None if expires is None else expires.wall_ns,
-                ],
-            )  # fmt: skip
-            assert row.lastrowid is not None
-            return Signature(
-                row.lastrowid, spec.name, found.revision, before, phase, source, signer, note, now, expires
+            id_ = connection.insert(
+                "INSERT INTO {signatures} (migration, revision, from_phase, to_phase, source, signer, note, signed_ns,"
+                " expires_ns) VALUES (:migration, :revision, :from_phase, :to_phase, :source, :signer, :note, :signed,"
+                " :expires)",
+                {
+                    "migration": spec.name,
+                    "revision": found.revision,
+                    "from_phase": before,
+                    "to_phase": phase,
+                    "source": source,
+                    "signer": signer,
+                    "note": note,
+                    "signed": now.wall_ns,
+                    "expires": None if expires is None else expires.wall_ns,
+                },
             )
+            return Signature(id_, spec.name, found.revision, before, phase, source, signer, note, now, expires)
 
         return await self._database.write(write)
 
@@ -143,14 +145,24 @@ class FileAttestations:
         phase, source, _ = _subject(spec, to, source)
         by, note = to_json_value(by or signer), to_json_value(note)
 
-        def write(connection: sqlite3.Connection) -> int:
+        def write(connection: Connection) -> int:
+            lock(connection, spec.name)
             found = recorded(connection, spec.name)
             if found is not None and phase in found.passed():
                 raise SpecError("the phase was entered already, on the strength of it", spec.name, phase, source)
             return connection.execute(
-                "UPDATE signatures SET revoked_ns = ?, revoked_by = ?, revoked_why = ? WHERE migration = ?"
-                " AND to_phase = ? AND source = ? AND signer = ? AND revoked_ns IS NULL",
-                [self._clock.now().wall_ns, by, note, spec.name, phase, source, signer.strip()],
+                "UPDATE {signatures} SET revoked_ns = :now, revoked_by = :by, revoked_why = :note"
+                " WHERE migration = :migration AND to_phase = :to_phase AND source = :source AND signer = :signer"
+                " AND revoked_ns IS NULL",
+                {
+                    "now": self._database.now(connection).wall_ns,
+                    "by": by,
+                    "note": note,
+                    "migration": spec.name,
+                    "to_phase": phase,
+                    "source": source,
+                    "signer": signer.strip(),
+                },
             ).rowcount
 
         return await self._database.write(write)
@@ -164,7 +176,7 @@ class FileAttestations:
         phase, source, _ = _subject(spec, to, source)
         return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
 
-    def _recorded(self, connection: sqlite3.Connection, spec: MigrationSpec[Any]) -> Recorded:
+    def _recorded(self, connection: Connection, spec: MigrationSpec[Any]) -> Recorded:
         declared = plain_order(spec)
         found = known(connection, spec.name)
         if found.phases != declared:
@@ -178,20 +190,18 @@ class _SignedOff:
 
     terms: Terms
     _database: Database
-    _clock: Clock
 
     async def __call__(self) -> Result[dict[str, object], EvidenceFailure]:
         subject = current_attempt()
 
-        def read(connection: sqlite3.Connection) -> tuple[list[Signature], int, str]:
-            (file,) = connection.execute("SELECT file FROM journal").fetchone()
+        def read(connection: Connection) -> Result[dict[str, object], EvidenceFailure]:
             found = recorded(connection, subject.migration)
             signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
             standing = [each for each in signatures if each.from_phase == subject.from_phase]
-            return standing, 0 if found is None else found.revision, file
+            revision = 0 if found is None else found.revision
+            return self.terms.judge(standing, self._database.now(connection), revision, name_of(connection))
 
-        signatures, revision, file = await self._database.read(read)
-        return self.terms.judge(signatures, self._clock.now(), revision, file)
+        return await self._database.read(read)
 
 
 def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, Terms | None]:
@@ -209,3 +219,38 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, 
         raise SpecError(f"it asks for no signature {source!r}; {wanted}", spec.name, to)
     check = signable[source].check
     return to, source, check.terms if isinstance(check, _SignedOff) else None
+
+
+def name_of(connection: Connection) -> str:
+    """What tells a database from all others, also from a copy under another name."""
+    (name,) = connection.execute("SELECT name FROM {journal}").fetchone()
+    return str(name)
+
+
+def signatures_of(connection: Connection, migration: str, to_phase: str, source: str) -> list[Signature]:
+    """The signatures for a source of the transition into a phase, oldest first, revoked ones included."""
+    rows = connection.execute(
+        "SELECT id, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns FROM {signatures}"
+        " WHERE migration = :migration AND to_phase = :to_phase AND source = :source ORDER BY id",
+        {"migration": migration, "to_phase": to_phase, "source": source},
+    )
+    return [
+        Signature(
+            id=id_,
+            migration=migration,
+            revision=revision,
+            from_phase=from_phase,
+            to_phase=to_phase,
+            source=source,
+            signer=signer,
+            note=note,
+            signed_at=Instant(wall_ns=signed_ns, mono_ns=None),
+            expires_at=_instant(expires_ns),
+            revoked_at=_instant(revoked_ns),
+        )
+        for id_, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns in rows
+    ]
+
+
+def _instant(wall_ns: int | None) -> Instant | None:
+    return None if wall_ns is None else Instant(wall_ns=wall_ns, mono_ns=None)

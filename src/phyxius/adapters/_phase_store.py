@@ -1,29 +1,20 @@
-"""The phase of a migration, in a file."""
+"""The phase of a migration, in a database."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from phyxius.adapters._arguments import check_text
+from phyxius.adapters._attestations import name_of, signatures_of
+from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._orders import PassedPhasesChangedError, Recorded, known, may_read, pinned, plain_order, recorded
 from phyxius.adapters._recorder import has_recorder
 from phyxius.adapters._records import evidence_text
 from phyxius.adapters._signatures import relied_on
-from phyxius.adapters.sqlite._database import Database
-from phyxius.adapters.sqlite._orders import (
-    PassedPhasesChangedError,
-    Recorded,
-    known,
-    may_read,
-    pin,
-    plain_order,
-    recorded,
-)
-from phyxius.adapters.sqlite._signing import signatures_of
 from phyxius.clock import Clock, Instant
 from phyxius.fp import Result, err, ok
 from phyxius.journal import to_json_value
@@ -43,18 +34,17 @@ from phyxius.migration import (
 _logger = logging.getLogger("phyxius.adapters")
 
 
-class FilePhaseStore:
-    """A `PhaseStore` in a file, shared by the processes of one machine; made by `FileStores.phase_store`.
+class SqlPhaseStore:
+    """A `PhaseStore` in a database, shared by all processes that use it; made by the `phase_store` of the stores.
 
-    Each method runs in one transaction, in a thread. Cancelled, it has happened as a whole or not at all; ask
-    `resolve` which. All raise `FileStoreError` if the file cannot be used.
+    Each method is one transaction. Cancelled, it has happened as a whole or not at all; ask `resolve` which. All raise
+    the error of the stores if the database cannot be used.
     """
 
     scope: Literal["fleet"] = "fleet"
 
-    def __init__(self, database: Database, clock: Clock, spec: MigrationSpec[Any], initial: str) -> None:
+    def __init__(self, database: Database, spec: MigrationSpec[Any], initial: str) -> None:
         self._database = database
-        self._clock = clock
         self._migration = spec.name
         self._phases = plain_order(spec)
         self._initial = initial
@@ -66,14 +56,14 @@ class FilePhaseStore:
 
     @property
     def clock(self) -> Clock:
-        """The clock that stamps the transitions."""
-        return self._clock
+        """The clock of this process."""
+        return self._database.clock
 
     async def current(self) -> str:
         """The phase now. The first call for a migration records it, at its initial phase.
 
         Raises:
-            SpecChangedError: The file recorded another order of phases; see `amend`. A build with an order from
+            SpecChangedError: The database recorded another order of phases; see `amend`. A build with an order from
                 before an amendment still gets its answer while both agree on the way up to the current phase.
         """
         found = await self._database.read(self._look)
@@ -97,7 +87,7 @@ class FilePhaseStore:
         """Compare and set: the phase, its version and the transition with its evidence, in one transaction.
 
         Raises:
-            SpecChangedError: The file recorded another order of phases; see `amend`.
+            SpecChangedError: The database recorded another order of phases; see `amend`.
             AttemptFencedError: The attempt was resolved as not committed.
             EvidenceWithdrawnError: A signature that the evidence relied on was revoked meanwhile, or has expired.
             PayloadError: A payload is no JSON, or takes more than 16 KiB.
@@ -107,30 +97,41 @@ class FilePhaseStore:
             _logger.warning(
                 "this process keeps no record in %s, so the audit of this advance() stays in its memory; enter "
                 "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
-                self._database.path,
+                self._database.place,
             )
 
-        def commit(connection: sqlite3.Connection) -> Result[Committed, Conflict]:
+        def commit(connection: Connection) -> Result[Committed, Conflict]:
             found = self._pinned(connection)
             if found.phases != self._phases:
                 raise SpecChangedError(found.phases, self._phases)
-            earlier = connection.execute("SELECT version FROM transitions WHERE attempt = ?", [evidence.attempt])
-            row = earlier.fetchone()
+            row = connection.execute(
+                "SELECT version FROM {transitions} WHERE attempt = :attempt", {"attempt": evidence.attempt}
+            ).fetchone()
             if row is not None and row[0] is None:
                 raise AttemptFencedError(evidence.attempt)
             if row is not None or found.phase != from_phase:
                 return err(Conflict(found.phase))
-            now = self._clock.now()
+            now = self._database.now(connection)
             self._check_signatures(connection, found, to_phase, evidence, now)
-            version = found.version + 1
+            values = {
+                "attempt": evidence.attempt,
+                "migration": self._migration,
+                "before": found.version,
+                "version": found.version + 1,
+                "from_phase": from_phase,
+                "to_phase": to_phase,
+                "at": now.wall_ns,
+                "evidence": payloads,
+            }
             connection.execute(
-                "UPDATE migrations SET phase = ?, version = ? WHERE name = ? AND phase = ? AND version = ?",
-                [to_phase, version, self._migration, from_phase, found.version],
+                "UPDATE {migrations} SET phase = :to_phase, version = :version"
+                " WHERE name = :migration AND phase = :from_phase AND version = :before",
+                values,
             )
             connection.execute(
-                "INSERT INTO transitions (attempt, migration, version, from_phase, to_phase, at_ns, evidence)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [evidence.attempt, self._migration, version, from_phase, to_phase, now.wall_ns, payloads],
+                "INSERT INTO {transitions} (attempt, migration, version, from_phase, to_phase, at_ns, evidence)"
+                " VALUES (:attempt, :migration, :version, :from_phase, :to_phase, :at, :evidence)",
+                values,
             )
             return ok(Committed(now))
 
@@ -139,14 +140,16 @@ class FilePhaseStore:
     async def resolve(self, attempt: str, /) -> Committed | None:
         """What became of an attempt. It is a fence: after None, the attempt can never commit."""
 
-        def fence(connection: sqlite3.Connection) -> Committed | None:
+        def fence(connection: Connection) -> Committed | None:
             self._pinned(connection)
+            values = {"attempt": attempt, "migration": self._migration, "at": self._database.now(connection).wall_ns}
             connection.execute(
-                "INSERT INTO transitions (attempt, migration, at_ns) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                [attempt, self._migration, self._clock.now().wall_ns],
+                "INSERT INTO {transitions} (attempt, migration, at_ns) VALUES (:attempt, :migration, :at)"
+                " {or_nothing:attempt}",
+                values,
             )
             (version, at_ns) = connection.execute(
-                "SELECT version, at_ns FROM transitions WHERE attempt = ?", [attempt]
+                "SELECT version, at_ns FROM {transitions} WHERE attempt = :attempt", values
             ).fetchone()
             return None if version is None else Committed(Instant(wall_ns=at_ns, mono_ns=None))
 
@@ -155,11 +158,11 @@ class FilePhaseStore:
     async def history(self) -> Sequence[Transition]:
         """The transitions, oldest first, each with its evidence."""
 
-        def read(connection: sqlite3.Connection) -> list[Any]:
+        def read(connection: Connection) -> Sequence[Any]:
             return connection.execute(
-                "SELECT from_phase, to_phase, at_ns, attempt, evidence FROM transitions"
-                " WHERE migration = ? AND version IS NOT NULL ORDER BY version",
-                [self._migration],
+                "SELECT from_phase, to_phase, at_ns, attempt, evidence FROM {transitions}"
+                " WHERE migration = :migration AND version IS NOT NULL ORDER BY version",
+                {"migration": self._migration},
             ).fetchall()
 
         return tuple(
@@ -182,7 +185,7 @@ class FilePhaseStore:
             The revision of the order that holds now; the same as before if it is the same order.
 
         Raises:
-            SpecError: The spec is of another migration, `who` or `why` is empty, or the file does not know the
+            SpecError: The spec is of another migration, `who` or `why` is empty, or the database does not know the
                 migration yet: nobody has read its phase.
             PayloadError: `who` or `why` holds what databases refuse.
             PassedPhasesChangedError: It changes a phase that was passed, or the current one.
@@ -193,53 +196,59 @@ class FilePhaseStore:
         who, why = check_text(to_json_value(who), "who", at), check_text(to_json_value(why), "why", at)
         declared = plain_order(spec)
 
-        def adopt(connection: sqlite3.Connection) -> int:
+        def adopt(connection: Connection) -> int:
             found = known(connection, self._migration)
             if found.phases == declared:
                 return found.revision
             if declared[: len(found.passed())] != found.passed():
                 raise PassedPhasesChangedError(found.phases, declared, found.phase)
-            revision = found.revision + 1
+            values = {
+                "migration": self._migration,
+                "revision": found.revision + 1,
+                "phases": json.dumps(declared),
+                "who": who,
+                "why": why,
+                "at": self._database.now(connection).wall_ns,
+            }
             connection.execute(
-                "INSERT INTO orders (migration, revision, phases, who, why, at_ns) VALUES (?, ?, ?, ?, ?, ?)",
-                [self._migration, revision, json.dumps(declared), who, why, self._clock.now().wall_ns],
+                "INSERT INTO {orders} (migration, revision, phases, who, why, at_ns)"
+                " VALUES (:migration, :revision, :phases, :who, :why, :at)",
+                values,
             )
-            connection.execute("UPDATE migrations SET revision = ? WHERE name = ?", [revision, self._migration])
-            return revision
+            connection.execute("UPDATE {migrations} SET revision = :revision WHERE name = :migration", values)
+            return found.revision + 1
 
         return await self._database.write(adopt)
 
-    def _look(self, connection: sqlite3.Connection) -> Recorded | None:
+    def _look(self, connection: Connection) -> Recorded | None:
         found = recorded(connection, self._migration)
         if found is not None and not may_read(connection, self._migration, found, self._phases):
             raise SpecChangedError(found.phases, self._phases)
         return found
 
-    def _record(self, connection: sqlite3.Connection) -> Recorded:
+    def _record(self, connection: Connection) -> Recorded:
         self._pinned(connection)
         found = self._look(connection)
         assert found is not None
         return found
 
-    def _pinned(self, connection: sqlite3.Connection) -> Recorded:
-        found = recorded(connection, self._migration)
-        if found is not None:
-            return found
-        return pin(connection, self._migration, self._phases, self._initial, self._clock.now().wall_ns)
+    def _pinned(self, connection: Connection) -> Recorded:
+        now_ns = self._database.now(connection).wall_ns
+        return pinned(connection, self._migration, self._phases, self._initial, now_ns)
 
     def _check_signatures(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         found: Recorded,
         to_phase: str,
         evidence: EvidenceSnapshot,
         now: Instant,
     ) -> None:
         """Refuse evidence that relies on a signature which does not count any more."""
-        (file,) = connection.execute("SELECT file FROM journal").fetchone()
+        store = name_of(connection)
         for source, reliance in relied_on(evidence.payloads).items():
-            if reliance.file != file:
-                raise _withdrawn(source, None, "it is in another file than the phase")
+            if reliance.store != store:
+                raise _withdrawn(source, None, "it is in another database than the phase")
             signatures = {each.id: each for each in signatures_of(connection, self._migration, to_phase, source)}
             for id_, until in reliance.until.items():
                 signature = signatures.get(id_)

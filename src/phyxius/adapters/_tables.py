@@ -1,0 +1,218 @@
+"""The tables that recorders write to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable
+
+import attrs
+
+from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._inbox import Receipt
+from phyxius.adapters._ledger import Batch, NewGap
+from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
+
+_GONE = "this recorder's row is gone; restart it"
+
+
+def _insert(table: str, columns: str) -> str:
+    values = ", ".join(f":{column}" for column in columns.split(", "))
+    return f"INSERT INTO {{{table}}} ({columns}) VALUES ({values})"  # noqa: S608 - our own names
+
+
+_INSERT_EVENT = _insert("events", f"recorder, {EVENT_COLUMNS}")
+_INSERT_START = _insert("starts", f"recorder, call, {CALL_COLUMNS}") + " {or_nothing:call}"
+_DELETE_START = "DELETE FROM {starts} WHERE call = :call"
+
+
+@attrs.define(eq=False)
+class _Start:
+    recorder: int
+    key: str
+    call: CallRow
+    written: bool = False
+    error: Exception | None = None
+
+
+class _Starts:
+    """The starts of calls that wait to be written, in one transaction for as many as there are."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[int, _Start] = {}
+
+    def add(self, start: _Start) -> None:
+        self._waiting[id(start)] = start
+
+    def remove(self, start: _Start) -> None:
+        self._waiting.pop(id(start), None)
+
+    def take(self) -> list[_Start]:
+        return [start for start in list(self._waiting.values()) if not start.written and start.error is None]
+
+    def write(self, items: list[_Start], connection: Connection, /) -> None:
+        for recorder in {start.recorder for start in items}:
+            starts = [start for start in items if start.recorder == recorder]
+            if not _is_known(connection, recorder):
+                self.failed(starts, self._database.error("failed", _GONE))  # others may be well
+                continue
+            _insert_starts(connection, recorder, [(start.key, start.call) for start in starts])
+            # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
+            connection.execute(
+                "UPDATE {recorders} SET ended_ns = :now WHERE id = :id AND ended_ns < :now",
+                {"id": recorder, "now": max(start.call.started_ns for start in starts)},
+            )
+
+    def written(self, items: list[_Start]) -> None:
+        for start in items:
+            start.written = True
+
+    def failed(self, items: list[_Start], error: Exception) -> None:
+        for start in items:
+            start.error = error
+
+
+class SqlRecorderTables:
+    """What a `Recorder` writes, in a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._starts = _Starts(database)
+
+    @property
+    def key(self) -> Hashable:
+        """Names the database."""
+        return self._database.identity
+
+    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
+        """Make the recorder's row, and store its first batch with it."""
+
+        def write(connection: Connection) -> int:
+            id_ = connection.insert(
+                "INSERT INTO {recorders} (name, pid, audit_only, started_ns, stored_ns, ended_ns)"
+                " VALUES (:name, :pid, :audit_only, :started, :started, :ended)",
+                {
+                    "name": name,
+                    "pid": os.getpid(),
+                    "audit_only": int(audit_only),
+                    "started": started_ns,
+                    "ended": batch.ended_ns,
+                },
+            )
+            _store(connection, id_, batch)
+            return id_
+
+        return await self._database.write(write)
+
+    async def has(self, receipt: Receipt) -> bool:
+        """Whether the database still knows what it gave this receipt for; an older copy of it does not."""
+
+        def read(connection: Connection) -> bool:
+            row = connection.execute(
+                "SELECT pid, started_ns, batch FROM {recorders} WHERE id = :id", {"id": receipt.recorder}
+            ).fetchone()
+            if row is not None:
+                pid, started_ns, batch = row
+                return (pid, started_ns) == (os.getpid(), receipt.began_ns) and batch >= receipt.batch
+            # Or it was pruned. A copy that is older than the row has none that is newer.
+            pruned = connection.execute(
+                "SELECT 1 FROM {journal}, {recorders} WHERE covered_since_ns > :ended AND id > :id",
+                {"ended": receipt.ended_ns, "id": receipt.recorder},
+            )
+            return pruned.fetchone() is not None
+
+        return await self._database.read(read)
+
+    async def store(self, recorder: int, batch: Batch) -> None:
+        """Store a batch, unless that number was stored already."""
+
+        def write(connection: Connection) -> None:
+            if not _store(connection, recorder, batch) and not _is_known(connection, recorder):
+                raise self._database.error("failed", _GONE)
+
+        await self._database.write(write)
+
+    async def request(self) -> int:
+        """The last request to the recorders to catch up."""
+
+        def read(connection: Connection) -> int:
+            (request,) = connection.execute("SELECT request FROM {journal}").fetchone()
+            return int(request)
+
+        return await self._database.read(read)
+
+    async def keep(self, recorder: int, key: str, call: CallRow) -> None:
+        """Store the start of a call, together with others that begin just then."""
+        start = _Start(recorder, key, call)
+        self._starts.add(start)
+        try:
+            await self._database.write_together(self._starts)
+            _check_written(start)
+        finally:
+            self._starts.remove(start)
+
+    def keep_blocking(self, recorder: int, key: str, call: CallRow) -> None:
+        """The same for code that cannot await."""
+        start = _Start(recorder, key, call)
+        self._starts.add(start)
+        try:
+            self._database.write_together_blocking(self._starts)
+            _check_written(start)
+        finally:
+            self._starts.remove(start)
+
+
+def _check_written(start: _Start) -> None:
+    if start.error is not None:
+        raise start.error
+
+
+def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
+    """Store a batch; False if its number was stored already, or there is no such recorder."""
+    # What is None stays as it is.
+    news = {
+        "batch": batch.number,
+        "ended_ns": batch.ended_ns,
+        "stored_ns": batch.stored_ns,
+        "answered": batch.answered,
+        "audit_only": None if batch.audit_only is None else int(batch.audit_only),
+        "closed": int(batch.closed),
+    }
+    values = {column: value for column, value in news.items() if value is not None}
+    changes = ", ".join(f"{column} = :{column}" for column in values)
+    updated = connection.execute(
+        f"UPDATE {{recorders}} SET {changes} WHERE id = :id AND batch < :batch AND closed = 0",  # noqa: S608 - our own
+        {**values, "id": recorder},
+    )
+    if not updated.rowcount:
+        return False
+    connection.execute_many(_INSERT_EVENT, [_values(event, recorder) for event in batch.events])
+    # A call that another recorder of its journal knew of is this one's from here on, and counts once.
+    connection.execute_many(_DELETE_START, [{"call": key} for key, _ in batch.started])
+    _insert_starts(connection, recorder, batch.started)
+    connection.execute_many(_DELETE_START, [{"call": key} for key in batch.ended])
+    declared = [
+        {"recorder": recorder, "name": name, "durable": int(durable)} for name, durable in batch.declared.items()
+    ]
+    connection.execute_many("DELETE FROM {declarations} WHERE recorder = :recorder AND name = :name", declared)
+    connection.execute_many(
+        "INSERT INTO {declarations} (recorder, name, durable) VALUES (:recorder, :name, :durable)", declared
+    )
+    connection.execute_many(
+        "INSERT INTO {gaps} (recorder, since_ns, until_ns, kind, reason)"
+        " VALUES (:recorder, :since_ns, :until_ns, :kind, :reason)",
+        [_values(gap, recorder) for gap in batch.gaps],
+    )
+    return True
+
+
+def _is_known(connection: Connection, recorder: int) -> bool:
+    return connection.execute("SELECT 1 FROM {recorders} WHERE id = :id", {"id": recorder}).fetchone() is not None
+
+
+def _insert_starts(connection: Connection, recorder: int, starts: Iterable[tuple[str, CallRow]]) -> None:
+    connection.execute_many(_INSERT_START, [{"call": key, **_values(call, recorder)} for key, call in starts])
+
+
+def _values(row: EventRow | CallRow | NewGap, recorder: int) -> dict[str, object]:
+    return {"recorder": recorder, **attrs.asdict(row, recurse=False)}
