@@ -183,7 +183,7 @@ class FileTables:
         return [name for (name,) in self._select("SELECT name FROM events ORDER BY id")]
 
     async def starts(self) -> dict[str, str]:
-        return dict(self._select("SELECT call, name FROM starts"))  # type: ignore[arg-type]
+        return dict(self._select("SELECT call_id, name FROM starts"))  # type: ignore[arg-type]
 
     async def declared(self) -> dict[str, bool]:
         return {name: bool(durable) for name, durable in self._select("SELECT name, durable FROM declarations")}

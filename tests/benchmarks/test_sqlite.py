@@ -294,7 +294,7 @@ def test_durable_start(benchmark: Any, bench: Bench, kind: str) -> None:
     """100 starts, one after the other, beside bare inserts of the same row."""
     numbers = itertools.count()
     sql = (
-        "INSERT INTO starts (recorder, call, name, started_ns, source, observed) VALUES (?, ?, 'kept', ?, 'handler',"
+        "INSERT INTO starts (recorder, call_id, name, started_ns, source, observed) VALUES (?, ?, 'kept', ?, 'handler',"
         " '{}') ON CONFLICT DO NOTHING"
     )
 

@@ -21,8 +21,8 @@ def _insert(table: str, columns: str) -> str:
 
 
 _INSERT_EVENT = _insert("events", f"recorder, {EVENT_COLUMNS}")
-_INSERT_START = _insert("starts", f"recorder, call, {CALL_COLUMNS}") + " {or_nothing:call}"
-_DELETE_START = "DELETE FROM {starts} WHERE call = :call"
+_INSERT_START = _insert("starts", f"recorder, call_id, {CALL_COLUMNS}") + " {or_nothing:call_id}"
+_DELETE_START = "DELETE FROM {starts} WHERE call_id = :call_id"
 
 
 @attrs.define(eq=False)
@@ -188,9 +188,9 @@ def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
         return False
     connection.execute_many(_INSERT_EVENT, [_values(event, recorder) for event in batch.events])
     # A call that another recorder of its journal knew of is this one's from here on, and counts once.
-    connection.execute_many(_DELETE_START, [{"call": key} for key, _ in batch.started])
+    connection.execute_many(_DELETE_START, [{"call_id": key} for key, _ in batch.started])
     _insert_starts(connection, recorder, batch.started)
-    connection.execute_many(_DELETE_START, [{"call": key} for key in batch.ended])
+    connection.execute_many(_DELETE_START, [{"call_id": key} for key in batch.ended])
     declared = [
         {"recorder": recorder, "name": name, "durable": int(durable)} for name, durable in batch.declared.items()
     ]
@@ -211,7 +211,7 @@ def _is_known(connection: Connection, recorder: int) -> bool:
 
 
 def _insert_starts(connection: Connection, recorder: int, starts: Iterable[tuple[str, CallRow]]) -> None:
-    connection.execute_many(_INSERT_START, [{"call": key, **_values(call, recorder)} for key, call in starts])
+    connection.execute_many(_INSERT_START, [{"call_id": key, **_values(call, recorder)} for key, call in starts])
 
 
 def _values(row: EventRow | CallRow | NewGap, recorder: int) -> dict[str, object]:

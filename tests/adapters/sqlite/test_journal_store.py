@@ -789,7 +789,7 @@ async def test_pruning_keeps_what_the_rest_needs(stores: FileStores, path: Path,
     await stores.journal_store.prune(older_than=DAY)  # to the very end of its life
     assert rows_of(path, "SELECT name FROM recorders") == [("who asks",), ("dead",)]
     assert rows_of(path, "SELECT DISTINCT recorder, name FROM declarations") == [(3, "quote.read"), (3, "quote.write")]
-    assert rows_of(path, "SELECT call FROM starts") == [("dead",)]
+    assert rows_of(path, "SELECT call_id FROM starts") == [("dead",)]
     assert rows_of(path, "SELECT reason FROM gaps") == []
     assert [event.error is not None for event in await ask(stores, READ, DAY)] == [True]
     assert [gap.recorder for gap in (await ask(stores, JournalQuery("quote.write"), DAY)).gaps] == ["dead"]

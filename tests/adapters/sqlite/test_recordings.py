@@ -142,7 +142,7 @@ async def test_calls_that_end_are_forgotten(
     await tables.keep(first, "k", call_row(clock))
     assert len(rows_of(stores, "SELECT * FROM starts")) == 3
     await tables.store(first, batch(2, ended=["k", "unknown"]))
-    assert rows_of(stores, "SELECT recorder, call FROM starts") == [(first, "l")]
+    assert rows_of(stores, "SELECT recorder, call_id FROM starts") == [(first, "l")]
 
 
 async def test_a_name_can_stop_being_durable(stores: FileStores, tables: SqlRecorderTables) -> None:
@@ -160,7 +160,7 @@ async def test_a_call_is_the_last_recorders_that_stores_its_start(
     await tables.keep(one, "k", call_row(clock))
     await tables.keep(one, "l", call_row(clock))
     await tables.store(two, batch(2, started=[("k", call_row(clock))]))
-    assert rows_of(stores, "SELECT recorder, call FROM starts ORDER BY call") == [(two, "k"), (one, "l")]
+    assert rows_of(stores, "SELECT recorder, call_id FROM starts ORDER BY call_id") == [(two, "k"), (one, "l")]
 
 
 async def test_what_a_file_knows(stores: FileStores, tables: SqlRecorderTables) -> None:
@@ -265,7 +265,7 @@ async def test_a_start_that_cannot_be_stored(
         with pytest.raises(FileStoreError, match="lock"):
             tables.keep_blocking(recorder, "k", call_row(clock))
     await tables.keep(recorder, "l", call_row(clock))
-    assert rows_of(stores, "SELECT call FROM starts") == [("l",)]
+    assert rows_of(stores, "SELECT call_id FROM starts") == [("l",)]
 
 
 async def test_a_start_that_nobody_waits_for_any_more(
@@ -282,7 +282,7 @@ async def test_a_start_that_nobody_waits_for_any_more(
     goes_on.set()
     await holding
     await tables.keep(recorder, "l", call_row(clock))
-    assert rows_of(stores, "SELECT call FROM starts") == [("l",)]
+    assert rows_of(stores, "SELECT call_id FROM starts") == [("l",)]
 
 
 async def test_the_key_names_the_file(
@@ -319,4 +319,4 @@ async def test_starts_that_cannot_be_stored_fail_together(tmp_path: Path, clock:
         assert {type(answer) for answer in answers} == {FileStoreError}
         assert len(tried) == 1
         await tables.keep(recorder, "later", call_row(clock))
-        assert rows_of(stores, "SELECT call FROM starts") == [("later",)]
+        assert rows_of(stores, "SELECT call_id FROM starts") == [("later",)]

@@ -45,16 +45,16 @@ VERSION_1 = (
     # The calls that have begun, and whose event is not stored yet.
     """CREATE TABLE starts (
         recorder INTEGER NOT NULL REFERENCES recorders (id) ON DELETE CASCADE,
-        call TEXT NOT NULL,
+        call_id TEXT NOT NULL,
         name TEXT NOT NULL,
         started_ns INTEGER NOT NULL,
         source TEXT NOT NULL,
         observed TEXT NOT NULL,
         invocation_id TEXT,
         correlation_id TEXT,
-        PRIMARY KEY (recorder, call)
+        PRIMARY KEY (recorder, call_id)
     ) WITHOUT ROWID""",
-    "CREATE INDEX starts_by_call ON starts (call)",
+    "CREATE INDEX starts_by_call ON starts (call_id)",
     """CREATE TABLE events (
         id INTEGER PRIMARY KEY,
         recorder INTEGER NOT NULL,
