@@ -61,7 +61,7 @@ def captured(
 
 
 def parcels(ledger: Ledger, capture: Capture, request: int = 0, *, closed: bool = False) -> list[Parcel]:
-    return list(ledger.parcels(capture, request, closed=closed))
+    return ledger.parcels(capture, request, closed=closed)
 
 
 def send(ledger: Ledger, capture: Capture, request: int = 0, *, closed: bool = False) -> Batch:

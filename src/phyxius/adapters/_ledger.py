@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 import attrs
@@ -135,12 +135,13 @@ class Ledger:
         """Whether it is time to renew the lease."""
         return now.ns_since(self.stored_until.shifted(self._lease / 3)) >= 0
 
-    def parcels(self, capture: Capture, request: int, *, closed: bool) -> Iterator[Parcel]:
+    def parcels(self, capture: Capture, request: int, *, closed: bool) -> list[Parcel]:
         """The batches that store a capture; only the last one says that all is stored."""
         self._look_for_broken_pledges(capture)
         chunks = [capture.entries[begin : begin + _CHUNK] for begin in range(0, len(capture.entries), _CHUNK)] or [()]
         known = set(self._durable_calls) | set(self._other_calls)
         lease = capture.now.shifted(self._lease)
+        parcels: list[Parcel] = []
         unwritable = 0
         for left, chunk in zip(reversed(range(len(chunks))), chunks, strict=True):
             rows = _event_rows(chunk)
@@ -149,11 +150,12 @@ class Ledger:
             ended = [key for row in rows if (key := row.invocation_id) in known or (key and not self.has_begun)]
             batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease.wall_ns)
             if left:
-                yield Parcel(batch, len(chunk), None)
+                parcels.append(Parcel(batch, len(chunk), None))
             else:
                 news = self._news(capture)
                 last = self._last_of(batch, capture, news, max(request, self.answered), unwritable, closed)
-                yield Parcel(last, len(chunk), capture, news)
+                parcels.append(Parcel(last, len(chunk), capture, news))
+        return parcels
 
     def sent(self, parcel: Parcel) -> None:
         """The store has it."""

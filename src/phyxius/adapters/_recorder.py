@@ -350,12 +350,9 @@ class Recorder:
             await self._write(self._inbox.capture(), request)
 
     async def _write(self, capture: Capture, request: int = 0, *, closed: bool = False) -> None:
-        pack = partial(self._pack, capture, request, closed)
+        pack = partial(self._ledger.parcels, capture, request, closed=closed)
         self._outbox.extend(await run_in_thread(pack) if len(capture.entries) > _INLINE else pack())
         await self._send()
-
-    def _pack(self, capture: Capture, request: int, closed: bool) -> list[Parcel]:
-        return list(self._ledger.parcels(capture, request, closed=closed))
 
     async def _send(self) -> None:
         """Send what is in the outbox. A batch whose fate is unknown is sent again as it was, under its number."""
