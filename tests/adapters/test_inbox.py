@@ -27,16 +27,6 @@ FILE = "file"
 RECEIPT = Receipt(recorder=1, began_ns=0, batch=1, ended_ns=0)
 
 
-@pytest.fixture
-def clock() -> ControlledClock:
-    return create_controlled_clock()
-
-
-@pytest.fixture
-def journal(clock: ControlledClock) -> Journal[Any]:
-    return Journal(clock=clock)
-
-
 def inbox_of(journal: Journal[Any], most: int = 100, arrivals: list[int] | None = None) -> Inbox:
     return Inbox(journal, most, lambda: None if arrivals is None else arrivals.append(1))
 

@@ -42,16 +42,6 @@ BROKEN = OSError("the store is broken")
 
 
 @pytest.fixture
-def clock() -> ControlledClock:
-    return create_controlled_clock()
-
-
-@pytest.fixture
-def journal(clock: ControlledClock) -> Journal[Any]:
-    return Journal(clock=clock)
-
-
-@pytest.fixture
 def tables() -> MemoryTables:
     return MemoryTables()
 

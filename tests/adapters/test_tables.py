@@ -19,14 +19,9 @@ from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._records import CallRow, EventRow
 from phyxius.adapters._tables import SqlRecorderTables
 from phyxius.adapters.sqlite import FileStoreError, FileStores, open_file_stores
-from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall
 from phyxius.testing import make_event
-
-
-@pytest.fixture
-def clock() -> ControlledClock:
-    return create_controlled_clock()
 
 
 @pytest.fixture

@@ -91,9 +91,9 @@ class SqlJournalStore:
         (`max_window_events`), and is then marked as cut off.
 
         Raises:
-            StoreError: The database cannot be used, or a recorder of this process cannot store what it has, or this
-                process has none: one that nobody records cannot vouch, but it may ask about audit events.
-            Exception: Whatever `where` raised.
+            Exception: The error of the stores: the database cannot be used, or a recorder of this process cannot store
+                what it has, or this process has none: one that nobody records cannot vouch, but it may ask about audit
+                events. Or whatever `where` raised.
         """
         self._database.check_open()
         if query.name is not None and not is_storable(query.name):

@@ -20,6 +20,17 @@ LARGEST_OBSERVED = 16 * 1024
 """Bytes of JSON that an event may have observed; keys that do not fit in are left out, and marked as missing."""
 
 
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What an event is made of nobody checked: none of it may keep the others from being stored."""
+    try:
+        yield
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise PayloadError(f"it cannot be read: {type(error).__name__}") from error
+
+
 @attrs.frozen
 class EventRow:
     """A `HandlerEvent` as the columns of a row; times are nanoseconds since 1970, texts are JSON where they nest."""
@@ -38,17 +49,13 @@ class EventRow:
     correlation_id: str | None
 
     @classmethod
+    @_readable()
     def of(cls, event: HandlerEvent) -> EventRow:
         """Write an event down.
 
         Raises:
             PayloadError: It is one that databases refuse, or cannot be read.
         """
-        with _readable():
-            return cls._of(event)
-
-    @classmethod
-    def _of(cls, event: HandlerEvent) -> EventRow:
         audit = event.source == "migration"
         observed, missing = _observed_text(event.observed, audit=audit)
         error = event.error
@@ -96,17 +103,13 @@ class CallRow:
     correlation_id: str | None
 
     @classmethod
+    @_readable()
     def of(cls, call: InFlightCall) -> CallRow:
         """Write the start of a call down.
 
         Raises:
             PayloadError: It is one that databases refuse, or cannot be read.
         """
-        with _readable():
-            return cls._of(call)
-
-    @classmethod
-    def _of(cls, call: InFlightCall) -> CallRow:
         observed, _ = _observed_text(call.observed.known)
         return cls(
             name=_text(call.name),
@@ -162,17 +165,6 @@ def evidence_text(evidence: EvidenceSnapshot) -> str:
             raise PayloadError(f"the payload of {source} takes {size} bytes as JSON; {LARGEST_OBSERVED} are allowed")
         parts.append(f"{_dump(_text(source))}:{text}")
     return "{" + ",".join(parts) + "}"
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    """What an event is made of nobody checked: none of it may keep the others from being stored."""
-    try:
-        yield
-    except PayloadError:
-        raise
-    except Exception as error:
-        raise PayloadError(f"it cannot be read: {type(error).__name__}") from error
 
 
 def _observed_text(observed: Mapping[str, object], *, audit: bool = False) -> tuple[str, str | None]:

@@ -169,20 +169,19 @@ def _check_written(start: _Start) -> None:
 
 def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
     """Store a batch; False if its number was stored already, or there is no such recorder."""
-    # What is None stays as it is.
-    news = {
-        "batch": batch.number,
-        "ended_ns": batch.ended_ns,
-        "stored_ns": batch.stored_ns,
-        "answered": batch.answered,
-        "audit_only": None if batch.audit_only is None else int(batch.audit_only),
-        "closed": int(batch.closed),
-    }
-    values = {column: value for column, value in news.items() if value is not None}
-    changes = ", ".join(f"{column} = :{column}" for column in values)
     updated = connection.execute(
-        f"UPDATE {{recorders}} SET {changes} WHERE id = :id AND batch < :batch AND closed = 0",  # noqa: S608 - our own
-        {**values, "id": recorder},
+        "UPDATE {recorders} SET batch = :batch, ended_ns = :ended_ns, stored_ns = coalesce(:stored_ns, stored_ns),"
+        " answered = coalesce(:answered, answered), audit_only = coalesce(:audit_only, audit_only), closed = :closed"
+        " WHERE id = :id AND batch < :batch AND closed = 0",
+        {
+            "id": recorder,
+            "batch": batch.number,
+            "ended_ns": batch.ended_ns,
+            "stored_ns": batch.stored_ns,
+            "answered": batch.answered,
+            "audit_only": None if batch.audit_only is None else int(batch.audit_only),
+            "closed": int(batch.closed),
+        },
     )
     if not updated.rowcount:
         return False

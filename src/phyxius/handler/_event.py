@@ -9,8 +9,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import attrs
 
 from phyxius.clock import Instant
-from phyxius.handler._in_flight import ObservedSoFar
-from phyxius.handler._in_part import ObservedInPart
+from phyxius.handler._in_part import PartlyKnown
 from phyxius.journal import JournalSerializer, to_json_value
 
 Outcome = Literal["success", "failure"]
@@ -59,7 +58,7 @@ class _Observed(dict[str, object]):
 
 
 def _copy(observed: Mapping[str, object]) -> Mapping[str, object]:
-    return observed if isinstance(observed, ObservedInPart | ObservedSoFar) else _Observed(observed)
+    return observed if isinstance(observed, PartlyKnown) else _Observed(observed)
 
 
 def _given(moment: Instant | None) -> Instant:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NoReturn
 
 import attrs
 
 from phyxius.clock import Instant
+from phyxius.handler._in_part import PartlyKnown
 
 
 @attrs.define(eq=False, slots=False)
@@ -23,36 +24,8 @@ class NotYetObservedError(Exception):
         return f"the call is in flight: {self.what} is not known yet"
 
 
-class ObservedSoFar(Mapping[str, object]):
+class ObservedSoFar(PartlyKnown):
     """What was observed at the start of a call. Whatever else is asked of it raises: it may yet come."""
-
-    def __init__(self, observed: Mapping[str, object]) -> None:
-        self._observed = dict(observed)
-
-    @property
-    def known(self) -> Mapping[str, object]:
-        """What was observed at the start."""
-        return self._observed
-
-    def __getitem__(self, key: str) -> object:
-        if key not in self._observed:
-            raise NotYetObservedError(f"observed[{key!r}]")
-        return self._observed[key]
-
-    def get(self, key: str, default: object = None) -> object:  # noqa: ARG002 - no default: it may yet come
-        """The value that was there at the start."""
-        return self[key]
-
-    def __contains__(self, key: object) -> bool:
-        if key not in self._observed:
-            raise NotYetObservedError(f"observed[{key!r}]")
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        self._incomplete()
-
-    def __len__(self) -> int:  # noqa: PLE0303 - it never returns
-        self._incomplete()
 
     def __eq__(self, other: object) -> bool:
         self._incomplete()
@@ -61,6 +34,10 @@ class ObservedSoFar(Mapping[str, object]):
 
     def __repr__(self) -> str:
         return f"ObservedSoFar({self._observed!r})"
+
+    def _check(self, key: object) -> None:
+        if key not in self._observed:
+            raise NotYetObservedError(f"observed[{key!r}]")
 
     def _incomplete(self) -> NoReturn:
         raise NotYetObservedError("all that it observes")

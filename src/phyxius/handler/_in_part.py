@@ -1,7 +1,8 @@
-"""What was observed, where not all of it could be stored."""
+"""What was observed, where not all of it is known."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from typing import NoReturn
 
@@ -21,24 +22,15 @@ class NotStoredError(Exception):
         return f"{self.what} could not be stored: it was no JSON, or too large; observe a text or a number instead"
 
 
-class ObservedInPart(Mapping[str, object]):
-    """What an event observed, read from a store that could not keep all of it.
+class PartlyKnown(Mapping[str, object]):
+    """A mapping of which only some is known. The rest raises, also through `.get` and `in`, and so does the whole."""
 
-    What is missing raises `NotStoredError`, also through `.get` and `in`, and so does a look at the whole: a
-    `where` must not take it for something that was never there.
-
-    Args:
-        observed: What was stored.
-        missing: The keys of what was not; None if that may be any other key.
-    """
-
-    def __init__(self, observed: Mapping[str, object], missing: Collection[str] | None) -> None:
+    def __init__(self, observed: Mapping[str, object]) -> None:
         self._observed = dict(observed)
-        self._missing = None if missing is None else frozenset(missing)
 
     @property
     def known(self) -> Mapping[str, object]:
-        """What was stored."""
+        """What is known of it."""
         return self._observed
 
     def __getitem__(self, key: str) -> object:
@@ -54,6 +46,31 @@ class ObservedInPart(Mapping[str, object]):
 
     def __len__(self) -> int:  # noqa: PLE0303 - it never returns
         self._incomplete()
+
+    @abstractmethod
+    def _check(self, key: object) -> None:
+        """Raise if it is not known whether there is such a key."""
+
+    @abstractmethod
+    def _incomplete(self) -> NoReturn:
+        """Raise, since the whole is not known."""
+        ...
+
+
+class ObservedInPart(PartlyKnown):
+    """What an event observed, read from a store that could not keep all of it.
+
+    What is missing raises `NotStoredError`, also through `.get` and `in`, and so does a look at the whole: a
+    `where` must not take it for something that was never there.
+
+    Args:
+        observed: What was stored.
+        missing: The keys of what was not; None if that may be any other key.
+    """
+
+    def __init__(self, observed: Mapping[str, object], missing: Collection[str] | None) -> None:
+        super().__init__(observed)
+        self._missing = None if missing is None else frozenset(missing)
 
     def __repr__(self) -> str:
         missing = None if self._missing is None else sorted(self._missing)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from phyxius.fp import err, ok
-from phyxius.handler import HandlerEvent, ObservedInPart, ObservedSoFar
+from phyxius.handler import HandlerEvent, ObservedSoFar, PartlyKnown
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Evidence, EvidenceFailure, Predicate
 from phyxius.migration._window import JournalWindow, is_plain_function
@@ -183,4 +183,4 @@ def _unfinished(event: HandlerEvent) -> str:
 def _known(event: HandlerEvent) -> dict[str, object]:
     """What is known of what an event observed."""
     observed = event.observed
-    return dict(observed.known if isinstance(observed, ObservedInPart | ObservedSoFar) else observed)
+    return dict(observed.known if isinstance(observed, PartlyKnown) else observed)
