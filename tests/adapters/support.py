@@ -14,9 +14,11 @@ import attrs
 
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
+from phyxius.adapters._moment import Moment
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._records import CallRow
 from phyxius.adapters.sqlite import FileStores
+from phyxius.clock import Clock, create_controlled_clock
 from phyxius.journal import Journal
 
 T = TypeVar("T")
@@ -61,6 +63,12 @@ class Store(Protocol):
     def recorder(self, journal: Journal[Any], **options: Any) -> Recorder: ...
 
 
+def moment_of(clock: Clock) -> Moment:
+    """What a store shows that goes by the clock of this process."""
+    now = clock.now()
+    return Moment(now.wall_ns, now, now)
+
+
 class MemoryTables:
     """What recorders write, in memory. Each write first asks the next of `rigs` what is to become of it."""
 
@@ -68,6 +76,7 @@ class MemoryTables:
         self.rigs: list[Callable[[Callable[[], Any]], Awaitable[Any]]] = []
         self.batches: list[Batch] = []
         self.requested = 0
+        self.clock: Clock = create_controlled_clock()
         self._rows: list[Row] = []
         self._events: list[str] = []
         self._starts: dict[str, str] = {}
@@ -94,8 +103,10 @@ class MemoryTables:
     async def store(self, recorder: int, batch: Batch) -> None:
         await self._rigged(lambda: self._store(self._rows[recorder - 1], batch))
 
-    async def request(self) -> int:
-        return self.requested
+    poll_seconds = 0.1
+
+    async def look(self) -> tuple[int, Moment]:
+        return self.requested, moment_of(self.clock)
 
     async def keep(self, recorder: int, key: str, call: CallRow) -> None:
         await self._rigged(lambda: self._starts.setdefault(key, call.name))
@@ -157,6 +168,7 @@ class MemoryTables:
         return self.requested
 
     def recorder(self, journal: Journal[Any], **options: Any) -> Recorder:
+        self.clock = journal.clock
         given = {"name": "api-7", "durable": (), "audit_only": False, "lease": LEASE, "max_pending": 10_000} | options
         return Recorder(self, journal, **given)
 

@@ -9,17 +9,18 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.adapters._inbox import Inbox, Receipt
+from phyxius.adapters._inbox import Capture, Inbox, Receipt
+from phyxius.adapters._moment import Moment
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall, event_serializer, recorded
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.journal._journal import _mend_after_fork
 from phyxius.testing import make_event, record_events
+from tests.adapters.support import moment_of
 
 SECOND = timedelta(seconds=1)
 NS = 1_000_000_000
@@ -34,16 +35,22 @@ def inbox_of(journal: Journal[Any], most: int = 100, arrivals: list[int] | None 
 def opened(journal: Journal[Any], most: int = 100, arrivals: list[int] | None = None, store: str = FILE) -> Inbox:
     inbox = inbox_of(journal, most, arrivals)
     inbox.open(store)
+    captured(inbox)
     return inbox
 
 
+def captured(inbox: Inbox) -> Capture:
+    """What it sees now, with a store that goes by the clock of this process."""
+    return inbox.capture(moment_of(inbox._journal.clock))
+
+
 def names(inbox: Inbox) -> list[str]:
-    return [entry.data.name for entry in inbox.capture().entries]
+    return [entry.data.name for entry in captured(inbox).entries]
 
 
 def empty(inbox: Inbox) -> list[str]:
     """Store all that is there, and say what it was."""
-    capture = inbox.capture()
+    capture = captured(inbox)
     inbox.stored(len(capture.entries), RECEIPT)
     inbox.told(capture)
     return [entry.data.name for entry in capture.entries]
@@ -60,16 +67,16 @@ def test_it_takes_what_is_recorded_before_and_after(journal: Journal[Any]) -> No
     inbox.open(FILE)
     record_events(journal, "after")
     assert names(inbox) == ["before", "unopened", "after"]
-    assert inbox.capture().losses == {}
+    assert captured(inbox).losses == {}
 
 
 def test_nothing_leaves_before_it_is_stored(journal: Journal[Any]) -> None:
     """A capture is a look; the oldest go when they are said to be stored, and not those that came meanwhile."""
     inbox = opened(journal)
     record_events(journal, "a", 3)
-    capture = inbox.capture()
+    capture = captured(inbox)
     record_events(journal, "b")
-    assert inbox.capture().entries[:3] == capture.entries
+    assert captured(inbox).entries[:3] == capture.entries
     inbox.stored(2, RECEIPT)
     assert names(inbox) == ["a", "b"]
     inbox.stored(2, RECEIPT)
@@ -84,7 +91,7 @@ def test_it_holds_what_the_journal_lets_go(clock: ControlledClock) -> None:
         record_events(journal, name)
     journal.clear()
     assert names(inbox) == ["a", "b", "c"]
-    assert inbox.capture().losses == {}
+    assert captured(inbox).losses == {}
 
 
 def test_it_announces_what_comes_in(journal: Journal[Any]) -> None:
@@ -107,7 +114,7 @@ def test_it_is_bounded(journal: Journal[Any]) -> None:
     """What comes beyond the bound is lost and counted; once there is room again, events come in again."""
     inbox = opened(journal, most=2)
     record_events(journal, "a", 5)
-    capture = inbox.capture()
+    capture = captured(inbox)
     assert len(capture.entries) == 2
     assert capture.losses == {"more was recorded than could be stored in time": 3}
     inbox.stored(1, RECEIPT)
@@ -126,7 +133,7 @@ def test_what_is_no_event_is_lost(journal: Journal[Any]) -> None:
     journal.append(Mock())
     record_events(journal, "a")
     assert names(inbox) == ["a"]
-    assert inbox.capture().losses == {"an entry of the journal was no proper HandlerEvent": 2}
+    assert captured(inbox).losses == {"an entry of the journal was no proper HandlerEvent": 2}
 
 
 ODD: list[dict[str, Any]] = [
@@ -149,7 +156,7 @@ def test_odd_names_poison_nothing(journal: Journal[Any], clock: ControlledClock,
     journal.begin(InFlightCall(started_at=clock.now(), **proper | odd))
     journal.begin(InFlightCall(started_at=clock.now(), **proper))
     record_events(journal, "fine")
-    capture = inbox.capture()
+    capture = captured(inbox)
     assert names(inbox) == ["fine"]
     assert [call.invocation_id for call in capture.calls] == ["1"]
     assert capture.losses == {"an entry of the journal was no proper HandlerEvent": 2}
@@ -163,33 +170,33 @@ def test_refused_appends_are_losses(clock: ControlledClock) -> None:
     for _ in range(2):
         with pytest.raises(JournalOverflowError):
             record_events(journal, "a")
-    assert inbox.capture().losses == {"the journal refused an append": 1}
-    capture = inbox.capture()
+    assert captured(inbox).losses == {"the journal refused an append": 1}
+    capture = captured(inbox)
     assert capture.losses == {"the journal refused an append": 1}
     inbox.told(capture)
-    assert inbox.capture().losses == {}
+    assert captured(inbox).losses == {}
 
 
 def test_a_loss_that_went_on_is_told_again(journal: Journal[Any]) -> None:
     """A loss counts as told up to the capture; one of the same kind that came after it is another."""
     inbox = opened(journal, most=1)
     record_events(journal, "a", 2)
-    capture = inbox.capture()
+    capture = captured(inbox)
     record_events(journal, "a")
     inbox.told(capture)
-    later = inbox.capture()
+    later = captured(inbox)
     assert later.losses == {"more was recorded than could be stored in time": 2}
     inbox.told(later)
-    assert inbox.capture().losses == {}
+    assert captured(inbox).losses == {}
 
 
 def test_what_is_there_already_is_not_bounded(journal: Journal[Any]) -> None:
     """The journal holds it anyway; the bound is for what comes faster than it is stored."""
     record_events(journal, "held", 5)
     inbox = opened(journal, most=2)
-    assert (names(inbox), inbox.capture().losses) == (["held"] * 5, {})
+    assert (names(inbox), captured(inbox).losses) == (["held"] * 5, {})
     record_events(journal, "a")
-    assert inbox.capture().losses == {"more was recorded than could be stored in time": 1}
+    assert captured(inbox).losses == {"more was recorded than could be stored in time": 1}
     inbox.stored(4, RECEIPT)
     record_events(journal, "b", 2)
     assert names(inbox) == ["held", "b"]
@@ -204,13 +211,13 @@ def test_it_looks_at_one_moment(journal: Journal[Any], clock: ControlledClock) -
     journal.begin("no call of ours")
     clock.advance_by(SECOND)
     with recorded(journal, "quote.read"):
-        capture = inbox.capture()
+        capture = captured(inbox)
     assert capture.now == clock.now()
     (call,) = capture.calls
     assert isinstance(call, InFlightCall)
     assert call.name == "quote.read"
     assert capture.declared == {"quote.read"}
-    assert [call.name for call in inbox.capture().calls] == []
+    assert [call.name for call in captured(inbox).calls] == []
 
 
 def test_another_thread_cannot_come_between(journal: Journal[Any]) -> None:
@@ -228,10 +235,10 @@ def test_another_thread_cannot_come_between(journal: Journal[Any]) -> None:
     thread.start()
     seen: list[tuple[int, int]] = []
     while not ended.is_set():
-        capture = inbox.capture()
+        capture = captured(inbox)
         seen.append((len(capture.entries), len(capture.calls)))
     thread.join(30)
-    assert len(inbox.capture().entries) == 300
+    assert len(captured(inbox).entries) == 300
     assert all(later >= earlier for (earlier, _), (later, _) in itertools.pairwise(seen))
 
 
@@ -242,26 +249,26 @@ def test_a_wall_that_is_set_forward(journal: Journal[Any], clock: ControlledCloc
     """It is noticed by how much, until it was told; then the new scale counts."""
     inbox = opened(journal)
     clock.advance_by(SECOND)
-    assert inbox.capture().set_forward_ns == 0
+    assert captured(inbox).set_forward_ns == 0
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
     clock.advance_by(SECOND)
-    capture = inbox.capture()
-    assert capture.set_forward_ns == inbox.capture().set_forward_ns == 3_600 * NS
+    capture = captured(inbox)
+    assert capture.set_forward_ns == captured(inbox).set_forward_ns == 3_600 * NS
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
     inbox.told(capture)
-    again = inbox.capture()
+    again = captured(inbox)
     assert again.set_forward_ns == 3_600 * NS
     inbox.told(again)
-    assert inbox.capture().set_forward_ns == 0
+    assert captured(inbox).set_forward_ns == 0
 
 
 def test_a_wall_that_is_set_back_hides_nothing(journal: Journal[Any], clock: ControlledClock) -> None:
     """It is no step forward; set forward again afterwards it is."""
     inbox = opened(journal)
     clock.jump_wall_time(clock.now().wall - timedelta(hours=1))
-    assert inbox.capture().set_forward_ns == 0
+    assert captured(inbox).set_forward_ns == 0
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
-    assert inbox.capture().set_forward_ns == 3_600 * NS
+    assert captured(inbox).set_forward_ns == 3_600 * NS
 
 
 def test_a_wall_that_was_set_before_it_was_opened(journal: Journal[Any], clock: ControlledClock) -> None:
@@ -269,19 +276,19 @@ def test_a_wall_that_was_set_before_it_was_opened(journal: Journal[Any], clock: 
     inbox = inbox_of(journal)
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
     inbox.open(FILE)
-    assert inbox.capture().set_forward_ns == inbox.set_forward_ns(clock.now()) == 0
+    assert captured(inbox).set_forward_ns == 0
     clock.jump_wall_time(clock.now().wall + timedelta(hours=2))
-    assert inbox.set_forward_ns(clock.now()) == inbox.capture().set_forward_ns == 7_200 * NS
+    assert inbox.set_forward_ns(moment_of(clock)) == captured(inbox).set_forward_ns == 7_200 * NS
 
 
-def test_a_pause_between_two_readings_is_no_step(clock: ControlledClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine may do something else after it has read the wall and before it reads the monotonic clock."""
+def test_a_pause_between_two_readings_is_no_step(clock: ControlledClock) -> None:
+    """The machine may do something else while it looks at the store's clock: what that took is not counted."""
     inbox = opened(Journal(clock=clock))
     now = clock.now()
-    assert now.mono_ns is not None
-    readings = iter([attrs.evolve(now, mono_ns=now.mono_ns + NS)])
-    monkeypatch.setattr(clock, "now", lambda: next(readings, now))
-    assert [inbox.capture().set_forward_ns for _ in range(2)] == [0, 0]
+    later = now.shifted(SECOND)
+    for wall_ns in (now.wall_ns, later.wall_ns):
+        assert inbox.capture(Moment(wall_ns, now, later)).set_forward_ns == 0
+    assert inbox.capture(Moment(later.shifted(SECOND).wall_ns, now, later)).set_forward_ns == NS
 
 
 @given(st.integers(-200, 200))
@@ -290,7 +297,7 @@ def test_small_steps_are_no_steps(milliseconds: int) -> None:
     clock = create_controlled_clock()
     inbox = opened(Journal(clock=clock))
     clock.jump_wall_time(clock.now().wall + timedelta(milliseconds=milliseconds))
-    assert inbox.capture().set_forward_ns == (milliseconds * 1_000_000 if milliseconds > 100 else 0)
+    assert captured(inbox).set_forward_ns == (milliseconds * 1_000_000 if milliseconds > 100 else 0)
 
 
 @given(st.lists(st.tuples(st.integers(-90, 90), st.booleans()), max_size=20))
@@ -305,7 +312,7 @@ def test_small_steps_add_up(steps: list[tuple[int, bool]]) -> None:
         if offset - told < -100 and look:
             told = offset
         if look:
-            capture = inbox.capture()
+            capture = captured(inbox)
             assert capture.set_forward_ns == ((offset - told) * 1_000_000 if offset - told > 100 else 0)
             told += capture.set_forward_ns // 1_000_000
             inbox.told(capture)
@@ -379,13 +386,13 @@ def test_what_one_stored_the_next_does_not_store_again(journal: Journal[Any]) ->
     """The next one takes what the first had not stored, and what came between the two."""
     first = opened(journal)
     record_events(journal, "a", 3)
-    inbox_store_two = first.capture()
+    inbox_store_two = captured(first)
     first.stored(2, RECEIPT)
     first.told(inbox_store_two)
     first.close()
     record_events(journal, "between")
     second = opened(journal)
-    assert second.capture().losses == {}
+    assert captured(second).losses == {}
     assert empty(second) == ["a", "between"]
     second.close()
     assert names(opened(journal)) == []
@@ -401,7 +408,7 @@ def test_what_was_refused_before_it_was_opened_is_told_once(clock: ControlledClo
     with pytest.raises(JournalOverflowError):
         record_events(journal, "a")
     inbox.open(FILE)
-    assert inbox.capture().losses == {journal.complete_since_reason: 1}
+    assert captured(inbox).losses == {journal.complete_since_reason: 1}
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -426,11 +433,11 @@ def test_what_is_lost_between_two_recorders_is_told(clock: ControlledClock, stor
         with pytest.raises(JournalOverflowError):
             record_events(journal, "b", 2)
     inbox = opened(journal)
-    assert inbox.capture().losses == {journal.complete_since_reason: 1}
+    assert captured(inbox).losses == {journal.complete_since_reason: 1}
     assert empty(inbox) == {"cleared": [], "dropped": ["b", "b"], "refused": ["b"] if stored else ["b", "b"]}[way]
     inbox.close()
     clock.advance_by(SECOND)
-    assert opened(journal).capture().losses == {}, "it is told once"
+    assert captured(opened(journal)).losses == {}, "it is told once"
 
 
 def test_what_was_dropped_between_two_recorders_was_lost(clock: ControlledClock) -> None:
@@ -438,16 +445,16 @@ def test_what_was_dropped_between_two_recorders_was_lost(clock: ControlledClock)
     journal: Journal[Any] = Journal(clock=clock, max_entries=1, overflow="drop_oldest")
     clock.advance_by(timedelta(hours=2))
     first = opened(journal)
-    first.told(first.capture())
+    first.told(captured(first))
     first.close()
     journal.append(make_event("a", clock=clock, ago=timedelta(hours=1)))
     record_events(journal, "b")
     second = opened(journal)
     assert names(second) == ["b"]
-    assert list(second.capture().losses.values()) == [1]
-    second.told(second.capture())
+    assert list(captured(second).losses.values()) == [1]
+    second.told(captured(second))
     second.close()
-    assert opened(journal).capture().losses == {}, "it is told once"
+    assert captured(opened(journal)).losses == {}, "it is told once"
 
 
 def test_what_a_finalizer_records_while_it_opens(journal: Journal[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,7 +484,7 @@ def test_what_was_stored_may_be_dropped(clock: ControlledClock) -> None:
     clock.advance_by(SECOND)
     assert empty(first) == ["a"] * 3
     first.close()
-    assert opened(journal).capture().losses == {}
+    assert captured(opened(journal)).losses == {}
 
 
 def test_what_was_stored_may_be_dropped_between_two_recorders(clock: ControlledClock) -> None:
@@ -491,7 +498,7 @@ def test_what_was_stored_may_be_dropped_between_two_recorders(clock: ControlledC
     record_events(journal, "b")
     second = opened(journal)
     assert journal.complete_since != journal.began
-    assert second.capture().losses == {}
+    assert captured(second).losses == {}
     assert empty(second) == ["b"]
 
 
@@ -507,7 +514,7 @@ def test_what_was_restored_is_not_taken_over(journal: Journal[Any], clock: Contr
     record_events(restored, "ours")
     inbox = opened(restored)
     assert names(inbox) == ["ours"]
-    assert inbox.capture().losses == {}
+    assert captured(inbox).losses == {}
 
 
 def test_what_was_forked_is_not_taken_over(journal: Journal[Any], clock: ControlledClock) -> None:
@@ -522,7 +529,7 @@ def test_what_was_forked_is_not_taken_over(journal: Journal[Any], clock: Control
         patch.setattr(os, "getpid", lambda: -1)
         inbox = opened(journal)
         assert names(inbox) == ["ours"]
-        assert inbox.capture().losses == {}
+        assert captured(inbox).losses == {}
         record_events(journal, "later", 2)
         assert names(inbox) == ["ours", "later", "later"]
 
@@ -534,7 +541,7 @@ def test_a_forked_child_is_told_that_nothing_is_recorded(
     inbox = opened(journal)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     record_events(journal, "lost", 2)
-    assert (names(inbox), inbox.capture().losses) == ([], {"its process was forked": 2})
+    assert (names(inbox), captured(inbox).losses) == ([], {"its process was forked": 2})
     (record,) = caplog.records
     assert "open a recorder in each process, after the fork" in record.message
 
@@ -551,7 +558,7 @@ def test_one_that_was_made_before_a_fork_may_be_opened_after_it(
     record_events(journal, "ours")
     inbox.open(FILE)
     record_events(journal, "later")
-    assert (names(inbox), inbox.capture().losses) == (["ours", "later"], {})
+    assert (names(inbox), captured(inbox).losses) == (["ours", "later"], {})
     with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
         opened(journal)
 
@@ -563,14 +570,14 @@ def test_a_store_that_was_set_back_is_told_again(journal: Journal[Any], clock: C
     record_events(journal, "a", 2)
     first.stored(2, RECEIPT)
     clock.jump_wall_time(clock.now().wall + timedelta(hours=1))
-    first.told(first.capture())
+    first.told(captured(first))
     first.close()
     assert first.receipt(FILE) == RECEIPT
     again = inbox_of(journal)
     again.open(FILE, forget=True)
     assert names(again) == ["a", "a"]
     assert again.receipt(FILE) is None
-    assert again.capture().set_forward_ns == 3_600 * NS
+    assert captured(again).set_forward_ns == 3_600 * NS
 
 
 @given(st.data())
@@ -584,7 +591,7 @@ def test_whatever_happens_all_is_stored_once_or_told_as_lost(data: st.DataObject
 
     def store(count: int | None = None) -> None:
         assert inbox is not None
-        capture = inbox.capture()
+        capture = captured(inbox)
         count = len(capture.entries) if count is None else min(count, len(capture.entries))
         stored.extend(entry.data.name for entry in capture.entries[:count])
         inbox.stored(count, RECEIPT)
@@ -607,7 +614,7 @@ def test_whatever_happens_all_is_stored_once_or_told_as_lost(data: st.DataObject
         elif inbox is not None and step in ("some", "all"):
             store(1 if step == "some" else None)
         elif inbox is not None and step == "close":
-            inbox.stop()
+            inbox.stop(moment_of(journal.clock))
             store()
             inbox.close()
             inbox = None

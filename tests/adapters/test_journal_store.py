@@ -265,9 +265,13 @@ async def test_a_query_goes_by_an_index(stores: FileStores, path: Path, clock: C
 
     await stores._database.query(trace)
     await ask(stores, query)
-    (sql,) = (each for each in ran if "FROM events" in each)
+    state, sql = (each for each in ran if "FROM events" in each)
     with closing(sqlite3.connect(path)) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        glance, plan = ([row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {each}")] for each in (state, sql))
+    # What is asked first, in one statement: whether anything happened at all.
+    by_name = "SEARCH events USING COVERING INDEX events_by_name (name=? AND outcome=? AND completed_ns>?)"
+    assert [line for line in glance if "events" in line] == [by_name] * 2
+    assert {line for line in glance if "SCAN" in line} == {"SCAN journal", "SCAN starts"}  # both are short
     index = "events_by_time (completed_ns>?)"
     if query.name is not None:
         index = "events_by_name (name=? AND outcome=? AND completed_ns>?)"

@@ -12,6 +12,8 @@ import pytest
 
 from phyxius.adapters._inbox import Capture
 from phyxius.adapters._ledger import Batch, Ledger, Parcel
+from phyxius.adapters._moment import Moment
+from phyxius.adapters._records import CallRow
 from phyxius.clock import create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.journal import JournalEntry
@@ -51,6 +53,7 @@ def captured(
     now = BEGAN.shifted(after)
     return Capture(
         now=now,
+        looked=Moment(now.wall_ns, now, now),
         entries=tuple(JournalEntry(str(number), number, now, each) for number, each in enumerate(events)),
         calls=tuple(calls),
         declared=frozenset(declared),
@@ -286,8 +289,8 @@ def test_keys_of_calls_without_an_id() -> None:
     first, second = ledger_of(), ledger_of()
     keys = [key for ledger in (first, second) for key, _ in send(ledger, captured(calls=[one, two])).started]
     assert len(set(keys)) == 4
-    assert [first.durable_call(one), first.durable_call(two), *keys[2:]] == keys
-    assert first.durable_call(call(id="1")) == second.durable_call(call(id="1")) == "1"
+    assert [first.durable_call(one)[0], first.durable_call(two)[0], *keys[2:]] == keys
+    assert first.durable_call(call(id="1"))[0] == second.durable_call(call(id="1"))[0] == "1"
 
 
 def test_between_its_event_and_its_end_a_call_is_over() -> None:
@@ -320,7 +323,7 @@ def test_a_durable_start_is_not_stored_again() -> None:
     """It was stored apart from the batches."""
     ledger = ledger_of(durable=[OLD])
     running = call(OLD, "1")
-    assert ledger.durable_call(running) == "1"
+    assert ledger.durable_call(running) == ("1", CallRow.of(running))
     assert send(ledger, captured(calls=[running])).started == []
 
 

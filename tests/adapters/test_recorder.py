@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phyxius.adapters import _recorder as recorder_module
+from phyxius.adapters._moment import Moment
 from phyxius.adapters._recorder import Recorder, has_recorder, running_recorders
 from phyxius.adapters.sqlite import open_file_stores
+from phyxius.adapters.sqlite._database import FileDatabase
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall, recorded
 from phyxius.journal import Journal, JournalOverflowError
@@ -68,7 +70,8 @@ async def _nothing_is_left() -> AsyncIterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorders that look around all the time."""
-    monkeypatch.setattr(recorder_module, "_POLL_SECONDS", 0.001)
+    for store in (MemoryTables, FileDatabase):
+        monkeypatch.setattr(store, "poll_seconds", 0.001)
 
 
 # -- its life
@@ -143,7 +146,8 @@ async def test_one_whose_tasks_end_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It stores no more, and counts for nothing; a recorder that closes has nothing to say."""
-    monkeypatch.setattr(recorder_module, "_POLL_SECONDS", 0.001)
+    for store in (MemoryTables, FileDatabase):
+        monkeypatch.setattr(store, "poll_seconds", 0.001)
     async with tables.recorder(journal) as recorder:
         if cancelled:
             for task in recorder._tasks:
@@ -863,13 +867,13 @@ async def test_requests_that_cannot_be_read_are_left_for_later(
     """A store that does not answer for a while ends neither the recorder nor its lease."""
     asked = asyncio.Event()
 
-    async def request() -> int:
+    async def look() -> tuple[int, Moment]:
         asked.set()
         raise BROKEN
 
     async with tables.recorder(journal) as recorder:
         with monkeypatch.context() as patch:
-            patch.setattr(tables, "request", request)
+            patch.setattr(tables, "look", look)
             await asked.wait()
             await asyncio.sleep(0)
             assert recorder.is_running

@@ -10,6 +10,7 @@ import attrs
 
 from phyxius.adapters._arguments import check_duration, check_text
 from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._moment import look
 from phyxius.adapters._orders import Recorded, known, lock, plain_order, recorded
 from phyxius.adapters._signatures import Signature, Terms
 from phyxius.clock import Instant
@@ -96,7 +97,7 @@ class SqlAttestations:
             check_duration(valid_for, "valid_for", at=(spec.name, phase, source))
 
         def write(connection: Connection) -> Signature:
-            now = self._database.now(connection)
+            now = self._now(connection)
             found = self._recorded(connection, spec)
             if phase in found.passed():
                 raise SpecError(f'the migration is at "{found.phase}", so this was entered already', spec.name, phase)
@@ -155,7 +156,7 @@ class SqlAttestations:
                 " WHERE migration = :migration AND to_phase = :to_phase AND source = :source AND signer = :signer"
                 " AND revoked_ns IS NULL",
                 {
-                    "now": self._database.now(connection).wall_ns,
+                    "now": self._now(connection).wall_ns,
                     "by": by,
                     "note": note,
                     "migration": spec.name,
@@ -175,6 +176,9 @@ class SqlAttestations:
         """
         phase, source, _ = _subject(spec, to, source)
         return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
+
+    def _now(self, connection: Connection) -> Instant:
+        return look(self._database, connection)[0].now
 
     def _recorded(self, connection: Connection, spec: MigrationSpec[Any]) -> Recorded:
         declared = plain_order(spec)
@@ -199,7 +203,8 @@ class _SignedOff:
             signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
             standing = [each for each in signatures if each.from_phase == subject.from_phase]
             revision = 0 if found is None else found.revision
-            return self.terms.judge(standing, self._database.now(connection), revision, name_of(connection))
+            now = look(self._database, connection)[0].now
+            return self.terms.judge(standing, now, revision, name_of(connection))
 
         return await self._database.read(read)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from phyxius.clock import Clock, Instant
+from phyxius.clock import Clock
 
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object]
@@ -60,6 +60,14 @@ class Connection(Protocol):
 
     def execute_many(self, sql: str, values: Sequence[Values], /) -> None:
         """Run a statement for each of several values, which may be none."""
+
+    def stream(self, sql: str, values: Values, /) -> Iterator[Any]:
+        """Run a SELECT of many rows, which are not all in memory at once."""
+        ...
+
+    def aside(self, function: Callable[[], T], /) -> T:
+        """Call a function that may take its time, so that nobody but this transaction waits for it."""
+        ...
 
     def insert(self, sql: str, values: Values, /) -> int:
         """Run an INSERT of one row into a table with an `id`, and return that."""
@@ -113,8 +121,14 @@ class Database(Protocol):
     async def close(self) -> None:
         """Let what runs end, and close what was opened."""
 
-    def now(self, connection: Connection) -> Instant:
-        """The time by which the rows are stamped."""
+    @property
+    def drift(self) -> float:
+        """What fraction of a duration the clock that stamps the rows may gain on `clock` without having been set."""
+        ...
+
+    @property
+    def poll_seconds(self) -> float:
+        """How often a recorder looks whether somebody waits for it."""
         ...
 
     def check_open(self) -> None:
@@ -149,11 +163,13 @@ class Dialect:
 
     Attributes:
         for_update: What makes a SELECT lock its rows until the transaction ends.
+        now: The time by which the rows are stamped, in nanoseconds since 1970; `:now` is that of this process.
         or_nothing: Ends an INSERT: a row that is there already stays as it is. It is given a column of the table.
         table: The full name of one of our tables.
     """
 
     for_update: str
+    now: str
     or_nothing: Callable[[str], str]
     table: Callable[[str], str] = str
 
@@ -162,6 +178,7 @@ class Dialect:
         return sql.format(
             **{table: self.table(table) for table in TABLES},
             for_update=self.for_update,
+            now=self.now,
             or_nothing=_OrNothing(self.or_nothing),
         )
 

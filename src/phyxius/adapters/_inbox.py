@@ -10,13 +10,12 @@ from typing import Any, Literal, TypeGuard
 
 import attrs
 
+from phyxius.adapters._moment import Moment
 from phyxius.clock import Clock, Instant
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.journal import Journal, JournalEntry
 
 _logger = logging.getLogger("phyxius.adapters")
-# Two clocks cannot be read at once, and the machine may do something else in between.
-_NOTICED_STEP_NS = 100_000_000
 
 
 @attrs.frozen
@@ -25,15 +24,17 @@ class Capture:
 
     Attributes:
         now: That moment.
+        looked: When the store's clock was last looked at before.
         entries: The events that are not stored yet, oldest first.
         calls: What is in flight.
         declared: The names that this process would record.
         losses: What was lost since the store was last told, as a recorder would say it, and how often.
-        set_forward_ns: By how much the wall clock was set forward since then.
+        set_forward_ns: By how much the store's clock was set forward since then.
         complete_since: Since when the journal says that it is complete.
     """
 
     now: Instant
+    looked: Moment
     entries: tuple[JournalEntry[HandlerEvent], ...]
     calls: tuple[InFlightCall, ...]
     declared: frozenset[str]
@@ -93,7 +94,6 @@ class Inbox:
         """Look at where it is: it may have been made before a fork, or before the clock was set."""
         self._process = os.getpid()
         self._refused = self._journal.refused
-        self._offset_ns = self._offset()
 
     def receipt(self, store: Hashable) -> Receipt | None:
         """What an earlier recorder of this journal has stored there last."""
@@ -121,11 +121,10 @@ class Inbox:
             if other is not None and other._process == self._process and not other._is_stranded():
                 raise RuntimeError("another recorder keeps this journal there already; one is enough")
             if forget:
-                # Also of steps of the clock: it is told of all since the journal began.
-                senders = self._taps.known(store).senders
-                self._taps.stores[store] = _Known(offset_ns=_offset(journal.began), senders=senders)
+                # Also of steps of its clock: it is told of all since that was first looked at.
+                known = self._taps.known(store)
+                self._taps.stores[store] = _Known(scale=known.first, first=known.first, senders=known.senders)
             known = self._taps.known(store)
-            self._offset_ns = self._offset_ns if known.offset_ns is None else known.offset_ns
             self._store = store
             self._taps.open[store] = self
             self._taps.closed = False
@@ -154,10 +153,10 @@ class Inbox:
         with self._journal.paused():
             return bool(self._waiting or self._losses or self._journal.in_flight)
 
-    def stop(self) -> Capture:
+    def stop(self, looked: Moment) -> Capture:
         """Take in nothing more, and look at everything for the last time."""
         with self._journal.paused():
-            capture = self.capture()
+            capture = self.capture(looked)
             self._state = "stopped"
             return capture
 
@@ -191,22 +190,22 @@ class Inbox:
             if len(self._waiting) == 1:
                 self._on_arrival()
 
-    def capture(self) -> Capture:
-        """Look at everything at one moment. Nothing leaves the inbox before `stored`."""
+    def capture(self, looked: Moment) -> Capture:
+        """Look at everything at one moment, just after the store's clock. Nothing leaves the inbox before `stored`."""
         with self._journal.paused():
             # First: a finalizer may end a call at any point, in this very thread, and its event then appears.
             calls = tuple(filter(_is_call, self._journal.in_flight))
             if self._journal.refused != self._refused:
                 self._refused = self._journal.refused
                 self._lose("the journal refused an append")
-            now = self._journal.clock.now()
             return Capture(
-                now=now,
+                now=self._journal.clock.now(),
+                looked=looked,
                 entries=tuple(self._waiting),
                 calls=calls,
                 declared=self._journal.declared,
                 losses=dict(self._losses),
-                set_forward_ns=self.set_forward_ns(now),
+                set_forward_ns=self.set_forward_ns(looked),
                 complete_since=self._journal.complete_since,
             )
 
@@ -226,9 +225,10 @@ class Inbox:
             for reason, count in capture.losses.items():
                 if self._losses[reason] == count:  # else it went on meanwhile
                     del self._losses[reason]
-            self._offset_ns += capture.set_forward_ns
             known = self._taps.known(self._store)
-            known.offset_ns, known.told, known.complete_since = self._offset_ns, capture.now, capture.complete_since
+            known.told, known.complete_since = capture.now, capture.complete_since
+            if capture.set_forward_ns:
+                known.scale = capture.looked
 
     def _forked(self) -> None:
         self._lose("its process was forked")
@@ -248,18 +248,13 @@ class Inbox:
             return False
         return journal.complete_since.ns_since(told) > 0  # else it let go of what was stored
 
-    def set_forward_ns(self, now: Instant) -> int:
-        """By how much the wall clock was set forward since the store was last told."""
-        step = _offset(now) - self._offset_ns
-        if abs(step) > _NOTICED_STEP_NS:  # or the machine did something else between the two readings
-            step = self._offset() - self._offset_ns
-        if step < -_NOTICED_STEP_NS:  # it was set back, which hides nothing: the new scale is what counts from here
-            self._offset_ns += step
-        return step if step > _NOTICED_STEP_NS else 0
-
-    def _offset(self) -> int:
-        # Whatever comes between the two readings makes the difference too small, and never too large.
-        return max(_offset(self._journal.clock.now()) for _ in range(3))
+    def set_forward_ns(self, looked: Moment) -> int:
+        """By how much the store's clock was set forward since the store was last told."""
+        known = self._taps.known(self._store)
+        known.first = known.first or looked
+        if known.scale is None or known.scale.is_behind(looked):
+            known.scale = looked  # it was set back, which hides nothing: the new scale is what counts from here
+        return known.scale.gained_ns(looked)
 
 
 @attrs.define
@@ -271,8 +266,9 @@ class _Known:
         receipt: What it last gave a receipt for.
         told: When it was last told of losses.
         complete_since: Since when the journal said then that it is complete.
-        offset_ns: How far the wall was ahead of the monotonic clock when it was last told of steps of the clock: one
-            that it was not told of must not be forgotten.
+        scale: When its clock was looked at to see how far it is ahead of the monotonic one: a step since then, of which
+            it was not told, must not be forgotten.
+        first: When that was looked at first.
         missed: Whether the journal has dropped what it does not have while no inbox was open.
         senders: Who may have something on its way there.
     """
@@ -281,7 +277,8 @@ class _Known:
     receipt: Receipt | None = None
     told: Instant | None = None
     complete_since: Instant | None = None
-    offset_ns: int | None = None
+    scale: Moment | None = None
+    first: Moment | None = None
     missed: bool = False
     senders: list[Any] = attrs.field(factory=list)
 
@@ -326,8 +323,3 @@ def _has_proper_names(event: HandlerEvent | InFlightCall) -> bool:
     """Whether it can be told apart from others: foreign code may have put anything there."""
     named = isinstance(event.name, str) and isinstance(event.source, str)
     return named and (event.invocation_id is None or isinstance(event.invocation_id, str))
-
-
-def _offset(now: Instant) -> int:
-    assert now.mono_ns is not None
-    return now.wall_ns - now.mono_ns

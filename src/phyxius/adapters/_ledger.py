@@ -12,6 +12,7 @@ import attrs
 
 from phyxius.adapters._coverage import GapKind
 from phyxius.adapters._inbox import Capture
+from phyxius.adapters._moment import Moment
 from phyxius.adapters._records import CallRow, EventRow, is_storable
 from phyxius.clock import Instant
 from phyxius.handler import HandlerEvent, InFlightCall
@@ -99,6 +100,8 @@ class Ledger:
         self._prefix = uuid.uuid4().hex
         self.audit_only = audit_only
         self.stored_until = began
+        self.looked: Moment | None = None
+        self._stored_ns: int | None = None
         self.answered = 0
         self._name = name
         self._lease = lease
@@ -116,11 +119,16 @@ class Ledger:
         self.durable = set(durable)
         self._taken_over = None
 
-    def durable_call(self, call: InFlightCall) -> str:
-        """Note that the start of a call is stored apart from the batches; its key."""
-        key = self._key(call)
+    def durable_call(self, call: InFlightCall) -> tuple[str, CallRow]:
+        """Note that the start of a call is stored apart from the batches; its key, and its row.
+
+        Raises:
+            PayloadError: It is one that databases refuse, or cannot be read.
+        """
+        assert self.looked is not None
+        key, row = self._key(call), CallRow.of(call, self.looked.latest)
         self._durable_calls.add(key)
-        return key
+        return key, row
 
     def has_news(self, capture: Capture) -> bool:
         """Whether the store would answer a question otherwise if it knew what we know."""
@@ -138,17 +146,18 @@ class Ledger:
     def parcels(self, capture: Capture, request: int, *, closed: bool) -> list[Parcel]:
         """The batches that store a capture; only the last one says that all is stored."""
         self._look_for_broken_pledges(capture)
+        self.looked = capture.looked
         chunks = [capture.entries[begin : begin + _CHUNK] for begin in range(0, len(capture.entries), _CHUNK)] or [()]
         known = set(self._durable_calls) | set(self._other_calls)
-        lease = capture.now.shifted(self._lease)
+        lease_ns = capture.looked.latest(capture.now.shifted(self._lease))
         parcels: list[Parcel] = []
         unwritable = 0
         for left, chunk in zip(reversed(range(len(chunks))), chunks, strict=True):
-            rows = _event_rows(chunk)
+            rows = _event_rows(chunk, capture.looked)
             unwritable += len(chunk) - len(rows)
             # At first also of calls whose start an earlier recorder of this journal has left behind.
             ended = [key for row in rows if (key := row.invocation_id) in known or (key and not self.has_begun)]
-            batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease.wall_ns)
+            batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease_ns)
             if left:
                 parcels.append(Parcel(batch, len(chunk), None))
             else:
@@ -167,6 +176,7 @@ class Ledger:
         if capture is not None:
             self._declared |= {name: name in self.durable for name in capture.declared}
             self.stored_until, self._leased_until = capture.now, capture.now.shifted(self._lease)
+            self._stored_ns = batch.stored_ns
             self.answered = batch.answered or 0
 
     def _news(self, capture: Capture) -> dict[str, InFlightCall]:
@@ -189,7 +199,7 @@ class Ledger:
         calls = {self._key(call) for call in capture.calls}
         # Of a durable name only a stored event ends the call: an append that was refused must not hide it.
         gone = [key for key, call in self._other_calls.items() if key not in calls and call.name not in self.durable]
-        started = _call_rows(news)
+        started = _call_rows(news, capture.looked)
         names = {name: name in self.durable for name in capture.declared if is_storable(name)}
         return attrs.evolve(
             batch,
@@ -197,8 +207,8 @@ class Ledger:
             ended=[*batch.ended, *filter(is_storable, gone)],
             declared={name: durable for name, durable in names.items() if self._declared.get(name) is not durable},
             gaps=self._gaps(capture, unwritable + len(news) - len(started)),
-            stored_ns=capture.now.wall_ns,
-            ended_ns=capture.now.wall_ns if closed else batch.ended_ns,
+            stored_ns=capture.looked.earliest(capture.now),
+            ended_ns=capture.looked.latest(capture.now) if closed else batch.ended_ns,
             answered=request,
             audit_only=self.audit_only,
             closed=closed,
@@ -208,8 +218,10 @@ class Ledger:
         return call.invocation_id or f"{self._prefix}-{id(call)}"
 
     def _gaps(self, capture: Capture, unwritable: int) -> list[NewGap]:
-        until_ns = capture.now.wall_ns
-        since_ns = min(self.stored_until.wall_ns, until_ns)
+        until_ns = capture.looked.latest(capture.now)
+        # As it was stamped then: a clock that was set since is why it may have to be told.
+        stored_ns = capture.looked.earliest(self.stored_until) if self._stored_ns is None else self._stored_ns
+        since_ns = min(stored_ns, until_ns)
         reasons = [*capture.losses, *(["an event could not be written"] if unwritable else [])]
         # What was lost before the pledge was stored, it does not cover.
         kind: GapKind = "lost" if self.has_begun else "early"
@@ -242,23 +254,23 @@ class Ledger:
             _logger.warning("recorder %s is audit_only, but its process runs handlers; it is so no more", self._name)
 
 
-def _event_rows(entries: Sequence[JournalEntry[HandlerEvent]]) -> list[EventRow]:
+def _event_rows(entries: Sequence[JournalEntry[HandlerEvent]], looked: Moment) -> list[EventRow]:
     """The events that can be written."""
     rows: list[EventRow] = []
     for entry in entries:
         try:
-            rows.append(EventRow.of(entry.data))
+            rows.append(EventRow.of(entry.data, looked.latest))
         except PayloadError:
             _logger.warning("an event %r cannot be stored: a loss", entry.data.name, exc_info=True)
     return rows
 
 
-def _call_rows(calls: Mapping[str, InFlightCall]) -> list[tuple[str, CallRow]]:
+def _call_rows(calls: Mapping[str, InFlightCall], looked: Moment) -> list[tuple[str, CallRow]]:
     """The starts that can be written."""
     rows: list[tuple[str, CallRow]] = []
     for key, call in calls.items():
         try:
-            rows.append((key, CallRow.of(call)))
+            rows.append((key, CallRow.of(call, looked.latest)))
         except PayloadError:
             _logger.warning("the start of a call %r cannot be stored: a loss", call.name, exc_info=True)
     return rows

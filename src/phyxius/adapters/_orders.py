@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -78,10 +79,12 @@ def known(connection: Connection, migration: str) -> Recorded:
     return found
 
 
-def pinned(connection: Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: int) -> Recorded:
+def pinned(
+    connection: Connection, migration: str, phases: tuple[str, ...], initial: str, now_ns: Callable[[], int]
+) -> Recorded:
     """The same of one that is recorded, if it is new. Of several at once one does; all read what it wrote."""
     if not lock(connection, migration):
-        values = {"name": migration, "phase": initial, "phases": json.dumps(phases), "at": now_ns}
+        values = {"name": migration, "phase": initial, "phases": json.dumps(phases), "at": now_ns()}
         connection.execute(
             "INSERT INTO {migrations} (name, phase, version, revision) VALUES (:name, :phase, 0, 1) {or_nothing:name}",
             values,

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._inbox import Capture, Inbox, Receipt
 from phyxius.adapters._ledger import Batch, Ledger, Parcel
+from phyxius.adapters._moment import Moment
 from phyxius.adapters._records import CallRow, is_storable
 from phyxius.clock import run_in_thread, uninterrupted
 from phyxius.handler import InFlightCall
@@ -27,7 +28,6 @@ _logger = logging.getLogger("phyxius.adapters")
 _INLINE = 50
 _BATCH_DELAY = timedelta(milliseconds=200)
 _RETRY_DELAY = timedelta(seconds=1)
-_POLL_SECONDS = 0.1
 _SHORTEST_LEASE = timedelta(seconds=1)
 
 
@@ -50,8 +50,13 @@ class RecorderTables(Protocol):
     async def store(self, recorder: int, batch: Batch) -> None:
         """Store a batch, unless that number was stored already."""
 
-    async def request(self) -> int:
-        """The last request to the recorders to catch up."""
+    @property
+    def poll_seconds(self) -> float:
+        """How often a recorder looks whether somebody waits for it."""
+        ...
+
+    async def look(self) -> tuple[int, Moment]:
+        """The last request to the recorders to catch up, and what the clock shows that stamps the rows."""
         ...
 
     async def keep(self, recorder: int, key: str, call: CallRow) -> None:
@@ -101,7 +106,7 @@ class Recorder:
     def _look_around(self) -> None:
         """Take in where it is: it may have been made before a fork, which begins the journal anew."""
         self._process = os.getpid()
-        self._began_ns = self._journal.began.wall_ns
+        self._began_ns = 0
         self._ledger = self._new_ledger(self._journal.began)
 
     # -- its life
@@ -219,14 +224,13 @@ class Recorder:
     async def _close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._storing:
-            begun = self._id is not None and self._stage != "closed"
-            if begun:
+            if self._id is not None and self._stage != "closed":
                 await self._send()
-            with self._journal.paused():  # nothing can come between the last look and the end
-                self._stop_keeping()
-                capture = self._inbox.stop()
-            if begun:
-                await self._write(capture, closed=True)
+                request, looked = await self._tables.look()
+                with self._journal.paused():  # nothing can come between the last capture and the end
+                    self._stop_keeping()
+                    capture = self._inbox.stop(looked)
+                await self._write(capture, request, closed=True)
             self._stage = "closed"
 
     def _task_ended(self, ended: asyncio.Task[None]) -> None:
@@ -277,10 +281,16 @@ class Recorder:
         Raises:
             Exception: What the store raised.
         """
-        capture = self._inbox.capture()
+        looked = self._ledger.looked
+        assert looked is not None
+        capture = self._inbox.capture(looked)
         if self._ledger.has_news(capture):
             await self.flush()
         return capture.calls
+
+    def must_tell(self, looked: Moment) -> bool:
+        """Whether the store's clock was set forward, as it now shows, and the store does not know that yet."""
+        return bool(self._inbox.set_forward_ns(looked))
 
     # -- starts that are stored before the call runs: a `StartKeeper`
 
@@ -290,11 +300,11 @@ class Recorder:
 
     def keep(self, call: Any, /) -> None:
         """Store the start of a call, and wait for it."""
-        self._tables.keep_blocking(self.id, self._ledger.durable_call(call), CallRow.of(call))
+        self._tables.keep_blocking(self.id, *self._ledger.durable_call(call))
 
     async def keep_async(self, call: Any, /) -> None:
         """Store the start of a call, and let other tasks run meanwhile."""
-        await self._tables.keep(self.id, self._ledger.durable_call(call), CallRow.of(call))
+        await self._tables.keep(self.id, *self._ledger.durable_call(call))
 
     # -- when it stores
 
@@ -321,17 +331,17 @@ class Recorder:
         """
         clock = self._journal.clock
         while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            request = 0
+            await asyncio.sleep(self._tables.poll_seconds)
+            is_wanted = self._ledger.is_due(clock.now())
             with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
-                request = await self._tables.request()
-            now = clock.now()
-            if request > self._ledger.answered or self._ledger.is_due(now) or self._inbox.set_forward_ns(now):
-                await self._try_to_store(request)
+                request, looked = await self._tables.look()
+                is_wanted |= request > self._ledger.answered or self.must_tell(looked)
+            if is_wanted:
+                await self._try_to_store()
 
-    async def _try_to_store(self, request: int = 0) -> bool:
+    async def _try_to_store(self) -> bool:
         try:
-            await uninterrupted(self._store(request))
+            await uninterrupted(self._store())
         except Exception:
             if not self._failing:
                 _logger.exception("recorder %s cannot store what it records; it goes on trying", self._name)
@@ -342,14 +352,15 @@ class Recorder:
 
     # -- what it stores
 
-    async def _store(self, request: int = 0) -> None:
+    async def _store(self) -> None:
         async with self._storing:
             if self._stage == "closed":
                 return
             await self._send()  # what a failure has left
-            await self._write(self._inbox.capture(), request)
+            request, looked = await self._tables.look()
+            await self._write(self._inbox.capture(looked), request)
 
-    async def _write(self, capture: Capture, request: int = 0, *, closed: bool = False) -> None:
+    async def _write(self, capture: Capture, request: int, *, closed: bool = False) -> None:
         pack = partial(self._ledger.parcels, capture, request, closed=closed)
         self._outbox.extend(await run_in_thread(pack) if len(capture.entries) > _INLINE else pack())
         await self._send()
@@ -360,8 +371,9 @@ class Recorder:
             parcel = self._outbox[0]
             batch = parcel.batch
             if self._id is None:
-                audit_only = self._ledger.audit_only
-                self._id = await self._tables.create(self._name, audit_only, self._began_ns, batch.opening())
+                assert self._ledger.looked is not None
+                began_ns = self._began_ns = self._ledger.looked.latest(self._journal.began)
+                self._id = await self._tables.create(self._name, self._ledger.audit_only, began_ns, batch.opening())
             await self._tables.store(self._id, batch)
             self._outbox.popleft()
             self._inbox.stored(parcel.count, Receipt(self._id, self._began_ns, batch.number, batch.ended_ns))

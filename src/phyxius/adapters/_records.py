@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -18,6 +18,14 @@ from phyxius.migration import EvidenceSnapshot
 _LONGEST_REASON = 4_000
 LARGEST_OBSERVED = 16 * 1024
 """Bytes of JSON that an event may have observed; keys that do not fit in are left out, and marked as missing."""
+
+
+Stamp: TypeAlias = Callable[[Instant], int]
+
+
+def wall_ns(instant: Instant) -> int:
+    """The instant as the wall of its host had it."""
+    return instant.wall_ns
 
 
 @contextlib.contextmanager
@@ -50,8 +58,8 @@ class EventRow:
 
     @classmethod
     @_readable()
-    def of(cls, event: HandlerEvent) -> EventRow:
-        """Write an event down.
+    def of(cls, event: HandlerEvent, stamp: Stamp = wall_ns) -> EventRow:
+        """Write an event down; `stamp` puts its instants on the scale of the rows.
 
         Raises:
             PayloadError: It is one that databases refuse, or cannot be read.
@@ -62,8 +70,8 @@ class EventRow:
         return cls(
             name=_text(event.name),
             outcome=_outcome_text(event.outcome),
-            completed_ns=_integer(event.completed_at.wall_ns),
-            started_ns=_integer(event.started_at.wall_ns),
+            completed_ns=_integer(stamp(event.completed_at)),
+            started_ns=_integer(stamp(event.started_at)),
             source=_text(event.source),
             attempts=_integer(event.attempts),
             observed=observed,
@@ -104,8 +112,8 @@ class CallRow:
 
     @classmethod
     @_readable()
-    def of(cls, call: InFlightCall) -> CallRow:
-        """Write the start of a call down.
+    def of(cls, call: InFlightCall, stamp: Stamp = wall_ns) -> CallRow:
+        """Write the start of a call down; `stamp` puts its instant on the scale of the rows.
 
         Raises:
             PayloadError: It is one that databases refuse, or cannot be read.
@@ -113,7 +121,7 @@ class CallRow:
         observed, _ = _observed_text(call.observed.known)
         return cls(
             name=_text(call.name),
-            started_ns=_integer(call.started_at.wall_ns),
+            started_ns=_integer(stamp(call.started_at)),
             source=_text(call.source),
             observed=observed,
             invocation_id=None if call.invocation_id is None else _text(call.invocation_id),

@@ -10,6 +10,7 @@ import attrs
 from phyxius.adapters._database import Connection, Database
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
+from phyxius.adapters._moment import Moment, look
 from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
 
 _GONE = "this recorder's row is gone; restart it"
@@ -132,12 +133,17 @@ class SqlRecorderTables:
 
         await self._database.write(write)
 
-    async def request(self) -> int:
-        """The last request to the recorders to catch up."""
+    @property
+    def poll_seconds(self) -> float:
+        """How often a recorder looks whether somebody waits for it."""
+        return self._database.poll_seconds
 
-        def read(connection: Connection) -> int:
-            (request,) = connection.execute("SELECT request FROM {journal}").fetchone()
-            return int(request)
+    async def look(self) -> tuple[int, Moment]:
+        """The last request to the recorders to catch up, and what the clock shows that stamps the rows."""
+
+        def read(connection: Connection) -> tuple[int, Moment]:
+            looked, rows = look(self._database, connection, "SELECT {now}, request FROM {journal}")
+            return int(rows[0][1]), looked
 
         return await self._database.read(read)
 

@@ -18,6 +18,7 @@ from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall, recorded
 from phyxius.journal import Journal
 from phyxius.migration import JournalQuery, JournalWindow
+from tests.adapters.support import moment_of
 
 DAY = timedelta(days=1)
 
@@ -131,7 +132,7 @@ async def test_a_finalizer_ends_a_call_while_it_is_looked_for(phyxius_clock: Con
     call = recorded(journal, "legacy")
     call.__enter__()
     journal.ends = call
-    capture = inbox.capture()
+    capture = inbox.capture(moment_of(phyxius_clock))
     assert len(capture.entries) + len(capture.calls) == 1
 
 

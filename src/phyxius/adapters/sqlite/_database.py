@@ -10,16 +10,16 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from phyxius.adapters._database import Connection, Dialect, Values, Work, WriteGroup
+from phyxius.adapters._database import Dialect, Values, Work, WriteGroup
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.adapters.sqlite._errors import FileStoreError, file_error
-from phyxius.clock import Clock, Instant, Workers, run_in_thread, uninterrupted
+from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
 
 T = TypeVar("T")
 _logger = logging.getLogger("phyxius.adapters")
@@ -30,7 +30,7 @@ _POLL = timedelta(milliseconds=5)
 _NOTHING: Mapping[str, object] = {}
 
 
-DIALECT = Dialect(for_update="", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
+DIALECT = Dialect(for_update="", now=":now", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
 _fill_in = cache(DIALECT.fill_in)
 
 
@@ -52,6 +52,14 @@ class FileConnection:
         """Run a statement for each of several values."""
         self.raw.executemany(_fill_in(sql), values)
 
+    def stream(self, sql: str, values: Values, /) -> Iterator[Any]:
+        """Run a SELECT, whose rows come as they are asked for."""
+        return self.execute(sql, values)
+
+    def aside(self, function: Callable[[], T], /) -> T:
+        """Call it: whoever works on the file has a thread of his own."""
+        return function()
+
     def insert(self, sql: str, values: Values, /) -> int:
         """Run an INSERT, and return the key of the row."""
         id_ = self.execute(sql, values).lastrowid
@@ -66,12 +74,17 @@ class FileConnection:
 class FileDatabase:
     """The connections of one process to one file. A cancelled caller leaves no transaction open.
 
+    Its rows are stamped by the clock of this process, which all processes of a machine share.
+
     Args:
         path: The file, as an absolute path.
         clock: Says when the file began.
         create: Whether to make it if it is not there.
         lock_timeout: How long to wait for the lock of another process, in real time.
     """
+
+    drift = 0.0
+    poll_seconds = 0.1
 
     def __init__(self, path: str, clock: Clock, lock_timeout: timedelta, create: bool = True) -> None:
         self.path = path
@@ -101,10 +114,6 @@ class FileDatabase:
     def place(self) -> str:
         """The path."""
         return self.path
-
-    def now(self, connection: Connection) -> Instant:  # noqa: ARG002 - what other databases tell
-        """The time on the clock of this process, which all processes of a machine share."""
-        return self.clock.now()
 
     def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> FileStoreError:
         """What the stores raise."""
