@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import pytest
 
-from phyxius.clock import Instant, Workers, create_controlled_clock, run_in_thread
+from phyxius.clock import Instant, Workers, carried_on, create_controlled_clock, run_in_thread
 from phyxius.clock._threads import awaited_threads
 
 LIMIT = timedelta(seconds=30)
@@ -587,3 +587,94 @@ def test_a_hung_worker_does_not_hold_up_the_exit() -> None:
         print("done")
     """
     assert ran(program) == "done\n"
+
+
+# -- coroutines that are carried on
+
+
+async def test_a_coroutine_is_carried_on() -> None:
+    """It answers what the coroutine returned or raised, and nothing is awaited afterwards."""
+
+    async def work(error: Exception | None = None) -> str:
+        assert len(awaited_threads()) == 1
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        return subject.get()
+
+    subject.set("ada")
+    assert await carried_on(work()) == "ada"
+    with pytest.raises(KeyError, match="mine"):
+        await carried_on(work(KeyError("mine")))
+    assert awaited_threads() == set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_leaves_does_not_stop_it(fails: bool) -> None:
+    """It runs to its end all the same, and what it answers, or raises, is thrown away."""
+    gate, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await gate.wait()
+        ended.set()
+        if fails:
+            raise KeyError("nobody hears of it")
+
+    task = asyncio.ensure_future(carried_on(work()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert awaited_threads() == set()
+    gate.set()
+    await asyncio.wait_for(ended.wait(), 30)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_time_stands_still_while_it_is_awaited() -> None:
+    """The `elapse` of a controlled clock waits for the outside world where a coroutine is carried on."""
+    clock = create_controlled_clock()
+    seen: list[Instant] = []
+    answered = asyncio.get_running_loop().create_future()
+
+    async def outside() -> None:
+        await asyncio.to_thread(lambda: None)
+        answered.set_result(None)
+
+    async def work() -> None:
+        await answered
+        seen.append(clock.now())
+
+    began = clock.now()
+    waiting = asyncio.ensure_future(carried_on(work()))
+    elsewhere = asyncio.ensure_future(outside())
+    await clock.elapse(timedelta(days=1))
+    assert seen == [began]
+    await asyncio.gather(waiting, elsewhere)
+
+
+def test_an_event_loop_that_ends_ends_it() -> None:
+    """It is a task like others: where all are cancelled, it is, and who waits hears of that."""
+    heard: list[type[BaseException]] = []
+
+    async def wait() -> None:
+        try:
+            await carried_on(asyncio.Event().wait())
+        except BaseException as error:
+            heard.append(type(error))
+            raise
+
+    async def main() -> None:
+        for task in [asyncio.ensure_future(wait())]:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            (inner,) = asyncio.all_tasks() - {task, asyncio.current_task()}
+            inner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    assert heard == [asyncio.CancelledError]

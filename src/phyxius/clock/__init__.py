@@ -5,7 +5,7 @@ from phyxius.clock._controlled import ControlledClock, create_controlled_clock
 from phyxius.clock._instant import Instant
 from phyxius.clock._limits import Limited, Settled, gather_within, timeout, uninterrupted
 from phyxius.clock._system import SystemClock, create_system_clock
-from phyxius.clock._threads import Workers, run_in_thread
+from phyxius.clock._threads import Workers, carried_on, run_in_thread
 
 __all__ = [
     "Clock",
@@ -16,6 +16,7 @@ __all__ = [
     "SystemClock",
     "TimerHandle",
     "Workers",
+    "carried_on",
     "create_controlled_clock",
     "create_system_clock",
     "gather_within",

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
@@ -19,12 +19,42 @@ T = TypeVar("T")
 
 Waiting = set[asyncio.Future[Any]]
 Outcome: TypeAlias = Callable[[], T]
+_carried_on: set[asyncio.Task[Any]] = set()
 _awaited: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = weakref.WeakKeyDictionary()
 
 
 def awaited_threads() -> Waiting:
     """The threads' results that coroutines of the running loop still wait for."""
     return set(_awaited.get(asyncio.get_running_loop(), ()))
+
+
+async def carried_on(work: Coroutine[Any, Any, T], /) -> T:
+    """Run a coroutine in a task of its own, which runs on to its end if the wait is cancelled.
+
+    It is for what waits for the outside world, such as a database: while someone waits for it, the `elapse` of a
+    controlled clock stands still.
+
+    Returns:
+        What the coroutine returned.
+
+    Raises:
+        BaseException: Whatever the coroutine raised.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Outcome[T]] = loop.create_future()
+
+    async def run() -> None:
+        try:
+            outcome: Outcome[T] = partial(_same, await work)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+            outcome = partial(_raise, error)
+        if not answer.done():
+            answer.set_result(outcome)
+
+    task = loop.create_task(run())
+    _carried_on.add(task)  # the event loop holds tasks weakly
+    task.add_done_callback(_carried_on.discard)
+    return await _awaited_answer(loop, answer)
 
 
 async def run_in_thread(function: Callable[[], T], /) -> T:
@@ -168,6 +198,11 @@ async def _answer(start: Callable[[Callable[[Outcome[T]], object]], object]) -> 
             loop.call_soon_threadsafe(settle, outcome)
 
     start(deliver)
+    return await _awaited_answer(loop, answer)
+
+
+async def _awaited_answer(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Outcome[T]]) -> T:
+    """Wait for an answer, and let a controlled clock know of that."""
     waiting = _awaited.setdefault(loop, set())
     waiting.add(answer)
     try:
