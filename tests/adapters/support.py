@@ -1,13 +1,11 @@
-"""Stores for recorders: one in memory that fails on cue, and the file, seen through one pair of glasses."""
+"""Stores for recorders: one in memory that fails on cue, and all others, seen through one pair of glasses."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Awaitable, Callable, Hashable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -17,9 +15,10 @@ from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._moment import Moment
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._records import CallRow
-from phyxius.adapters.sqlite import FileStores
+from phyxius.adapters._stores import SqlStores
 from phyxius.clock import Clock, create_controlled_clock
 from phyxius.journal import Journal
+from tests.places import FILE, Place
 
 T = TypeVar("T")
 LEASE = timedelta(seconds=30)
@@ -173,43 +172,71 @@ class MemoryTables:
         return Recorder(self, journal, **given)
 
 
-class FileTables:
-    """The same of a file."""
+class PlaceTables:
+    """The same of a file, or of a database on a server."""
 
-    def __init__(self, stores: FileStores) -> None:
+    def __init__(self, place: Place, stores: SqlStores) -> None:
+        self._place = place
         self._stores = stores
-
-    def _select(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(Path(self._stores.path), timeout=30)) as connection, connection:
-            return connection.execute(sql).fetchall()
 
     async def rows(self) -> list[Row]:
         sql = "SELECT name, audit_only, started_ns, stored_ns, ended_ns, closed, answered, batch FROM recorders"
         return [
             Row(name, bool(audit), *times, bool(closed), *rest)  # type: ignore[misc]
-            for name, audit, *times, closed, answered, batch in self._select(sql)
+            for name, audit, *times, closed, answered, batch in self._place.rows(f"{sql} ORDER BY id")
             for rest in [(answered, batch)]
         ]
 
     async def events(self) -> list[str]:
-        return [name for (name,) in self._select("SELECT name FROM events ORDER BY id")]
+        return [name for (name,) in self._place.rows("SELECT name FROM events ORDER BY id")]
 
     async def starts(self) -> dict[str, str]:
-        return dict(self._select("SELECT call_id, name FROM starts"))  # type: ignore[arg-type]
+        return dict(self._place.rows("SELECT call_id, name FROM starts"))
 
     async def declared(self) -> dict[str, bool]:
-        return {name: bool(durable) for name, durable in self._select("SELECT name, durable FROM declarations")}
+        return {name: bool(durable) for name, durable in self._place.rows("SELECT name, durable FROM declarations")}
 
     async def gaps(self) -> list[NewGap]:
-        return [NewGap(*row) for row in self._select("SELECT since_ns, until_ns, kind, reason FROM gaps")]
+        sql = "SELECT since_ns, until_ns, kind, reason FROM gaps ORDER BY since_ns, until_ns"
+        return [NewGap(*row) for row in self._place.rows(sql)]
 
     async def ask(self) -> int:
-        self._select("UPDATE journal SET request = request + 1")
-        ((request,),) = self._select("SELECT request FROM journal")
+        self._place.change("UPDATE journal SET request = request + 1")
+        ((request,),) = self._place.rows("SELECT request FROM journal")
         return int(request)
 
     def recorder(self, journal: Journal[Any], **options: Any) -> Recorder:
         return self._stores.recorder(journal, **({"name": "api-7"} | options))
+
+
+IN_THE_WAY = "lock|did not answer in time"
+"""What is said of a lock that somebody else holds: a file knows that, of a server one sees that it does not answer."""
+
+
+def hasty(place: Place, clock: Clock) -> SqlStores:
+    """Stores that wait for nobody's lock for long."""
+    if place.kind == FILE:
+        return place.stores(clock, lock_timeout=timedelta(milliseconds=20))
+    return place.stores(clock, timeout=timedelta(milliseconds=300))
+
+
+@contextmanager
+def refusing(place: Place, change: str, table: str) -> Iterator[None]:
+    """The database refuses to INSERT, or to DELETE, any row of a table: not now."""
+    trigger, drop = f"CREATE TRIGGER refuse BEFORE {change} ON {table}", "DROP TRIGGER refuse"
+    if place.kind == FILE:
+        place.change(f"{trigger} BEGIN SELECT RAISE(ABORT, 'not now'); END")
+    elif place.kind == "mariadb":
+        place.change(f"{trigger} FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not now'")
+    else:
+        body = "BEGIN RAISE EXCEPTION 'not now'; END"
+        place.change(f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+        place.change(f"{trigger} FOR EACH ROW EXECUTE FUNCTION refuse()")
+        drop = f"{drop} ON {table}"
+    try:
+        yield
+    finally:
+        place.change(drop)
 
 
 # -- rigs

@@ -1,4 +1,4 @@
-"""Signatures in a file: each serves one subject, and counts up to the commit or not at all."""
+"""Signatures in a database: each serves one subject, and counts up to the commit or not at all."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from phyxius.adapters.sqlite import (
-    FileStores,
-    Signature,
-    SqlAttestations,
-    open_file_stores,
-)
+from phyxius.adapters._attestations import SqlAttestations
+from phyxius.adapters._database import TABLES
+from phyxius.adapters._signatures import Signature
+from phyxius.adapters._stores import SqlStores
+from phyxius.adapters.sqlalchemy import create_schema
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.fp import Ok, ok
 from phyxius.journal import Journal
@@ -38,7 +36,8 @@ from phyxius.migration import (
     define_migration,
     schema_applied,
 )
-from tests.adapters.sqlite.support import anything, contents, file_stores, snapshot, spec_of
+from tests.adapters.sqlite.support import anything, snapshot, spec_of
+from tests.places import FILE, SERVERS, FilePlace, Place, place_of
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -46,25 +45,25 @@ NS = timedelta(microseconds=1)
 
 
 @pytest.fixture
-async def stores(tmp_path: Path, phyxius_clock: ControlledClock) -> AsyncIterator[FileStores]:
-    async with file_stores(tmp_path, phyxius_clock) as opened:
+async def stores(place: Place, phyxius_clock: ControlledClock) -> AsyncIterator[SqlStores]:
+    async with place.stores(phyxius_clock) as opened:
         yield opened
 
 
-async def signable(stores: FileStores, **terms: Any) -> MigrationSpec[str]:
-    """A migration at its first phase, which the file knows, with the source `dba` of the second."""
+async def signable(stores: SqlStores, **terms: Any) -> MigrationSpec[str]:
+    """A migration at its first phase, which the database knows, with the source `dba` of the second."""
     spec = spec_of(dba=stores.attestations.signed_off(**terms))
     await stores.phase_store(spec).current()
     return spec
 
 
-async def advance(stores: FileStores, spec: MigrationSpec[Any]) -> Any:
+async def advance(stores: SqlStores, spec: MigrationSpec[Any]) -> Any:
     """What `advance()` answers."""
     journal: Journal[Any] = Journal(clock=stores.clock)
     return await create_migration(spec, journal=journal, phase_store=stores.phase_store(spec)).advance()
 
 
-async def refusal(stores: FileStores, spec: MigrationSpec[Any], source: str = "dba") -> str:
+async def refusal(stores: SqlStores, spec: MigrationSpec[Any], source: str = "dba") -> str:
     """Why `advance()` refused the source."""
     error = (await advance(stores, spec)).error
     assert isinstance(error, EvidenceFailed), error
@@ -74,7 +73,7 @@ async def refusal(stores: FileStores, spec: MigrationSpec[Any], source: str = "d
 # -- signing
 
 
-async def test_a_signature_opens_the_gate(stores: FileStores) -> None:
+async def test_a_signature_opens_the_gate(place: Place, stores: SqlStores) -> None:
     """Without it the step is refused, and says how to sign; with it the migration moves, and keeps who signed."""
     spec = await signable(stores)
     assert await refusal(stores, spec) == "1 signature is wanted, and it has none; sign with attestations.sign(...)"
@@ -82,13 +81,13 @@ async def test_a_signature_opens_the_gate(stores: FileStores) -> None:
     answer = await advance(stores, spec)
     at = signed.signed_at.wall.isoformat()
     told = {"id": signed.id, "signer": "ada", "note": "looked at it", "signed_at": at, "until": None}
-    file = stores._database.identity[0]
-    assert answer.value.evidence == {"dba": {"signatures": [told], "store": file}}
+    ((name,),) = place.rows("SELECT name FROM journal")
+    assert answer.value.evidence == {"dba": {"signatures": [told], "store": name}}
     (transition,) = await stores.phase_store(spec).history()
     assert transition.evidence == answer.value.evidence
 
 
-async def test_a_signature_says_what_it_is_for(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_a_signature_says_what_it_is_for(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """It names its subject, its time and its end, and is read back as it was given."""
     spec = await signable(stores)
     phyxius_clock.advance_by(HOUR)
@@ -97,7 +96,7 @@ async def test_a_signature_says_what_it_is_for(stores: FileStores, phyxius_clock
     expected = Signature(1, "quotes", 1, "expand", "flip", "dba", "ada", "ü", now, now.shifted(DAY))
     assert given == expected
     (read,) = await stores.attestations.signatures(spec, to="flip", source="dba")
-    # What came through the file has no monotonic time.
+    # What came through the database has no monotonic time.
     assert read == pickle.loads(pickle.dumps(expected))
     phyxius_clock.advance_by(HOUR)
     assert await stores.attestations.revoke(spec, to="flip", source="dba", signer="ada", by="bob", note="no") == 1
@@ -107,7 +106,7 @@ async def test_a_signature_says_what_it_is_for(stores: FileStores, phyxius_clock
     )
 
 
-async def test_the_signatures_are_told_in_order(stores: FileStores) -> None:
+async def test_the_signatures_are_told_in_order(stores: SqlStores) -> None:
     """All are there, oldest first, whatever became of them."""
     spec = await signable(stores)
     for signer in ("bob", "ada", "bob"):
@@ -121,10 +120,10 @@ async def test_the_signatures_are_told_in_order(stores: FileStores) -> None:
     ]
 
 
-async def test_it_is_signed_in_another_process(tmp_path: Path, stores: FileStores) -> None:
-    """A tool that opens the file for itself signs for the service."""
+async def test_it_is_signed_in_another_process(place: Place, stores: SqlStores) -> None:
+    """A tool that opens the database for itself signs for the service."""
     spec = await signable(stores)
-    async with file_stores(tmp_path, stores.clock) as others:
+    async with place.stores(stores.clock) as others:
         await others.attestations.sign(spec, to="flip", source="dba", signer="ada")
     assert isinstance(await advance(stores, spec), Ok)
 
@@ -132,7 +131,7 @@ async def test_it_is_signed_in_another_process(tmp_path: Path, stores: FileStore
 # -- its subject
 
 
-async def test_a_signature_serves_no_other_phase(stores: FileStores) -> None:
+async def test_a_signature_serves_no_other_phase(stores: SqlStores) -> None:
     """Each step into a phase needs its own, although the source has the same name."""
     signed = stores.attestations.signed_off()
     phases: dict[str, Any] = {"expand": {}, "flip": {"dba": signed}, "contract": {"dba": signed}}
@@ -146,7 +145,7 @@ async def test_a_signature_serves_no_other_phase(stores: FileStores) -> None:
     assert "that of ada does not count: revoked" in await refusal(stores, spec)
 
 
-async def test_a_signature_serves_no_other_source(stores: FileStores) -> None:
+async def test_a_signature_serves_no_other_source(stores: SqlStores) -> None:
     """Two sources of one step need a signature each."""
     signed = stores.attestations.signed_off()
     spec = spec_of(dba=signed, lead=signed)
@@ -156,7 +155,7 @@ async def test_a_signature_serves_no_other_source(stores: FileStores) -> None:
     assert await stores.attestations.signatures(spec, to="flip", source="lead") == ()
 
 
-async def test_a_signature_serves_no_other_migration(stores: FileStores) -> None:
+async def test_a_signature_serves_no_other_migration(stores: SqlStores) -> None:
     """Two migrations with the same phases and sources need a signature each."""
     one, two = (spec_of(name=name, dba=stores.attestations.signed_off()) for name in ("one", "two"))
     for spec in (one, two):
@@ -167,7 +166,7 @@ async def test_a_signature_serves_no_other_migration(stores: FileStores) -> None
     assert isinstance(await advance(stores, one), Ok)
 
 
-async def test_a_signature_serves_no_other_revision(stores: FileStores) -> None:
+async def test_a_signature_serves_no_other_revision(stores: SqlStores) -> None:
     """After an amendment all must be signed again, also if the earlier order came back."""
     spec = await signable(stores)
     store = stores.phase_store(spec)
@@ -179,7 +178,7 @@ async def test_a_signature_serves_no_other_revision(stores: FileStores) -> None:
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_a_signature_is_for_the_step_from_one_phase(stores: FileStores) -> None:
+async def test_a_signature_is_for_the_step_from_one_phase(stores: SqlStores) -> None:
     """Where the phase before another one changed, what was signed for the way from the earlier one is not asked."""
     signed = stores.attestations.signed_off()
     spec = spec_of("expand", "flip", dba=signed)
@@ -192,7 +191,7 @@ async def test_a_signature_is_for_the_step_from_one_phase(stores: FileStores) ->
     assert await refusal(stores, longer) == "1 signature is wanted, and it has none; sign with attestations.sign(...)"
 
 
-async def test_the_first_phase_has_evidence_too(stores: FileStores) -> None:
+async def test_the_first_phase_has_evidence_too(stores: SqlStores) -> None:
     """What guards the first phase is judged when it is left, and is signed for as part of that step."""
     signed = stores.attestations.signed_off()
     phases: dict[str, Any] = {"expand": {"start": signed}, "flip": {"dba": signed}, "contract": {}}
@@ -207,7 +206,7 @@ async def test_the_first_phase_has_evidence_too(stores: FileStores) -> None:
 # -- terms
 
 
-async def test_a_quorum_is_of_people(stores: FileStores) -> None:
+async def test_a_quorum_is_of_people(stores: SqlStores) -> None:
     """Somebody who signs twice counts once; the audit names all who signed."""
     spec = await signable(stores, quorum=2)
     await stores.attestations.sign(spec, to="flip", source="dba", signer="bob")
@@ -218,7 +217,7 @@ async def test_a_quorum_is_of_people(stores: FileStores) -> None:
     assert [each["signer"] for each in evidence["dba"]["signatures"]] == ["ada", "bob"]
 
 
-async def test_one_that_counts_is_enough(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_one_that_counts_is_enough(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """Whoever signed for long, and then once more for a short time, is counted as long as one of both holds."""
     spec = await signable(stores)
     for valid_for in (None, HOUR):
@@ -228,7 +227,7 @@ async def test_one_that_counts_is_enough(stores: FileStores, phyxius_clock: Cont
     assert [each["id"] for each in evidence["dba"]["signatures"]] == [1]
 
 
-async def test_a_person_is_counted_once(stores: FileStores) -> None:
+async def test_a_person_is_counted_once(stores: SqlStores) -> None:
     """However the name is spelt, as to blanks around it and to capitals."""
     spec = await signable(stores, quorum=2)
     for signer in ("ada", " Ada", "ADA "):
@@ -238,7 +237,7 @@ async def test_a_person_is_counted_once(stores: FileStores) -> None:
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_only_some_may_sign(stores: FileStores) -> None:
+async def test_only_some_may_sign(stores: SqlStores) -> None:
     """Who is not among the signers cannot sign; who was when he signed does not count; who is missing is told."""
     spec = await signable(stores, quorum=2, signers=["ada", "bob", "cy"])
     with pytest.raises(SpecError, match="'eve' is not among those who may sign: ada, bob, cy"):
@@ -251,7 +250,7 @@ async def test_only_some_may_sign(stores: FileStores) -> None:
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_a_signature_expires(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_a_signature_expires(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """At its end it counts no more; a new one does."""
     spec = await signable(stores)
     await stores.attestations.sign(spec, to="flip", source="dba", signer="ada", valid_for=DAY)
@@ -262,7 +261,7 @@ async def test_a_signature_expires(stores: FileStores, phyxius_clock: Controlled
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_a_signature_must_be_fresh(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_a_signature_must_be_fresh(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """`valid_for` of the source bounds the age of every signature, whatever its signer gave it."""
     spec = await signable(stores, valid_for=HOUR)
     await stores.attestations.sign(spec, to="flip", source="dba", signer="ada", valid_for=DAY)
@@ -273,7 +272,7 @@ async def test_a_signature_must_be_fresh(stores: FileStores, phyxius_clock: Cont
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_a_clock_that_was_set_back(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_a_clock_that_was_set_back(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """A signature of the future does not count: its age and its end cannot be told."""
     phyxius_clock.advance_by(DAY)
     spec = await signable(stores)
@@ -284,7 +283,7 @@ async def test_a_clock_that_was_set_back(stores: FileStores, phyxius_clock: Cont
     assert isinstance(await advance(stores, spec), Ok)
 
 
-async def test_a_revoked_signature_does_not_count(stores: FileStores) -> None:
+async def test_a_revoked_signature_does_not_count(place: Place, stores: SqlStores) -> None:
     """Revoking takes all of a signer's that stand, and no other's; signed again, the new one counts."""
     spec = await signable(stores)
     for signer in ("ada", "ada", "bob"):
@@ -293,7 +292,7 @@ async def test_a_revoked_signature_does_not_count(stores: FileStores) -> None:
     assert await stores.attestations.revoke(spec, signer="ada", by="cy", **revoke) == 2
     assert await stores.attestations.revoke(spec, signer="bob", **revoke) == 1
     assert await stores.attestations.revoke(spec, signer="bob", **revoke) == 0
-    rows = contents(Path(stores.path))["signatures"]
+    rows = place.contents()["signatures"]
     assert [row[-2:] for row in rows] == [("cy", "a bug"), ("cy", "a bug"), ("bob", "a bug")]
     assert "that of ada does not count: revoked; that of bob does not count: revoked" in await refusal(stores, spec)
     await stores.attestations.sign(spec, to="flip", source="dba", signer="bob")
@@ -306,7 +305,7 @@ async def test_a_revoked_signature_does_not_count(stores: FileStores) -> None:
 class Meanwhile:
     """A check that is slower than the signatures, and in whose time something happens."""
 
-    def __init__(self, stores: FileStores) -> None:
+    def __init__(self, stores: SqlStores) -> None:
         self._stores = stores
         self.happens: Any = None
 
@@ -328,7 +327,7 @@ class Meanwhile:
         return spec_of(dba=attestation(first), slow=schema_applied(then))
 
 
-async def withdrawn(stores: FileStores, spec: MigrationSpec[Any]) -> tuple[str, str]:
+async def withdrawn(stores: SqlStores, spec: MigrationSpec[Any]) -> tuple[str, str]:
     """Of the refusal to advance: whose signature stopped counting, and why."""
     error = (await advance(stores, spec)).error
     assert isinstance(error, EvidenceFailed), error
@@ -340,7 +339,7 @@ async def withdrawn(stores: FileStores, spec: MigrationSpec[Any]) -> tuple[str, 
     return found[1], found[2]
 
 
-async def test_revoked_before_the_commit(stores: FileStores) -> None:
+async def test_revoked_before_the_commit(stores: SqlStores) -> None:
     """A signature revoked after it was judged stops the commit, which names it; nothing moves."""
     meanwhile = Meanwhile(stores)
     spec = meanwhile.spec()
@@ -356,7 +355,7 @@ async def test_revoked_before_the_commit(stores: FileStores) -> None:
     assert await stores.phase_store(spec).history() == ()
 
 
-async def test_expired_before_the_commit(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_expired_before_the_commit(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """A signature that expires while other evidence is judged stops the commit."""
     meanwhile = Meanwhile(stores)
     spec = meanwhile.spec()
@@ -371,7 +370,7 @@ async def test_expired_before_the_commit(stores: FileStores, phyxius_clock: Cont
     assert await stores.phase_store(spec).current() == "expand"
 
 
-async def test_too_old_at_the_commit(stores: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_too_old_at_the_commit(stores: SqlStores, phyxius_clock: ControlledClock) -> None:
     """What `valid_for` of the source allows is looked at once more, too."""
     meanwhile = Meanwhile(stores)
     spec = meanwhile.spec(valid_for=NS)
@@ -385,17 +384,36 @@ async def test_too_old_at_the_commit(stores: FileStores, phyxius_clock: Controll
     assert await withdrawn(stores, spec) == ("ada", "it counted until 1970-01-01T00:00:00.000001+00:00")
 
 
-async def test_signatures_of_another_file(stores: FileStores, phyxius_clock: ControlledClock, tmp_path: Path) -> None:
+async def assert_no_commit_on(people: SqlStores, stores: SqlStores) -> None:
+    """What people signed elsewhere moves nothing here."""
+    spec = spec_of("expand", "flip", dba=people.attestations.signed_off())
+    for each in (stores, people):
+        await each.phase_store(spec).current()
+    await people.attestations.sign(spec, to="flip", source="dba", signer="ada")
+    assert await withdrawn(stores, spec) == ("somebody", "it is in another database than the phase")
+    assert await stores.phase_store(spec).current() == "expand"
+
+
+async def test_signatures_of_another_file(stores: SqlStores, phyxius_clock: ControlledClock, tmp_path: Path) -> None:
     """A commit cannot look at them again, so it is not made on the strength of them."""
-    async with open_file_stores(tmp_path / "people.db", clock=phyxius_clock) as people:
-        spec = spec_of("expand", "flip", dba=people.attestations.signed_off())
-        for each in (stores, people):
-            await each.phase_store(spec).current()
-        await people.attestations.sign(spec, to="flip", source="dba", signer="ada")
-        assert await withdrawn(stores, spec) == ("somebody", "it is in another database than the phase")
+    async with FilePlace(tmp_path / "people.db").stores(phyxius_clock) as people:
+        await assert_no_commit_on(people, stores)
 
 
-async def test_a_signature_that_is_gone(stores: FileStores) -> None:
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_signatures_of_other_tables(kind: str, phyxius_clock: ControlledClock, tmp_path: Path) -> None:
+    """The same of tables with another prefix: although a commit could look there, they are another database."""
+    async with place_of(kind, tmp_path) as place:
+        await create_schema(place.url, prefix="people_")
+        try:
+            async with place.stores(phyxius_clock) as stores, place.stores(phyxius_clock, prefix="people_") as people:
+                await assert_no_commit_on(people, stores)
+        finally:
+            for table in reversed(TABLES):
+                place.change(f"DROP TABLE people_{table}")
+
+
+async def test_a_signature_that_is_gone(place: Place, stores: SqlStores) -> None:
     """A row that somebody deleted between the check and the commit counts no more."""
     meanwhile = Meanwhile(stores)
     spec = meanwhile.spec()
@@ -403,13 +421,13 @@ async def test_a_signature_that_is_gone(stores: FileStores) -> None:
     await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
 
     async def delete() -> None:
-        await stores._database.write(lambda connection: connection.execute("DELETE FROM signatures"))
+        place.change("DELETE FROM signatures")
 
     meanwhile.happens = delete
     assert await withdrawn(stores, spec) == ("somebody", "it is gone")
 
 
-async def test_after_the_commit_nothing_is_revoked(stores: FileStores) -> None:
+async def test_after_the_commit_nothing_is_revoked(stores: SqlStores) -> None:
     """What a step was taken on stays as it was; who would take it back is told that it is too late."""
     spec = await signable(stores)
     await stores.attestations.sign(spec, to="flip", source="dba", signer=" ada ")
@@ -420,7 +438,7 @@ async def test_after_the_commit_nothing_is_revoked(stores: FileStores) -> None:
     assert (kept.signer, kept.revoked_at) == ("ada", None)
 
 
-async def test_what_was_not_relied_on_may_be_revoked(stores: FileStores) -> None:
+async def test_what_was_not_relied_on_may_be_revoked(stores: SqlStores) -> None:
     """A signature that comes and goes meanwhile, and was not part of the evidence, stops nothing."""
     meanwhile = Meanwhile(stores)
     spec = meanwhile.spec(signers=["ada"])
@@ -436,7 +454,7 @@ async def test_what_was_not_relied_on_may_be_revoked(stores: FileStores) -> None
 
 
 @pytest.mark.parametrize("signatures", [[{"id": 1}], [{"id": 99}], ["ada"], [{"id": 1}, {"id": "x"}], []], ids=str)
-async def test_other_evidence_may_look_like_signatures(stores: FileStores, signatures: list[Any]) -> None:
+async def test_other_evidence_may_look_like_signatures(stores: SqlStores, signatures: list[Any]) -> None:
     """A payload of a source of your own with numbers under "signatures" is nobody's signature."""
 
     async def own() -> Any:
@@ -451,8 +469,8 @@ async def test_other_evidence_may_look_like_signatures(stores: FileStores, signa
 # -- misuse
 
 
-async def test_the_phase_is_read_first(stores: FileStores) -> None:
-    """The file must know the order that is signed for."""
+async def test_the_phase_is_read_first(stores: SqlStores) -> None:
+    """The database must know the order that is signed for."""
     spec = spec_of(dba=stores.attestations.signed_off())
     with pytest.raises(SpecError, match="the database does not know this migration yet; await"):
         await stores.attestations.sign(spec, to="flip", source="dba", signer="ada")
@@ -475,7 +493,9 @@ async def test_the_phase_is_read_first(stores: FileStores) -> None:
         ({"valid_for": -DAY}, r'source "dba": valid_for must be a positive timedelta'),
     ],
 )
-async def test_a_signature_that_nobody_asks_for(stores: FileStores, changed: dict[str, Any], text: str) -> None:
+async def test_a_signature_that_nobody_asks_for(
+    place: Place, stores: SqlStores, changed: dict[str, Any], text: str
+) -> None:
     """What serves nothing is refused where it is written, and not found out at the gate."""
     phases: dict[str, Any] = {
         "expand": {},
@@ -493,10 +513,10 @@ async def test_a_signature_that_nobody_asks_for(stores: FileStores, changed: dic
             await stores.attestations.signatures(spec, **subject)
         with pytest.raises(SpecError, match=text):
             await stores.attestations.revoke(spec, **subject, signer="ada")
-    assert contents(Path(stores.path))["signatures"] == []
+    assert place.contents()["signatures"] == []
 
 
-async def test_what_was_entered_is_signed_no_more(stores: FileStores) -> None:
+async def test_what_was_entered_is_signed_no_more(stores: SqlStores) -> None:
     """A signature for a phase that was passed, or is the current one, would be for nothing."""
     signed = anything()
     phases: dict[str, Any] = {"expand": {}, "flip": {"dba": signed}, "contract": {"dba": signed}}
@@ -507,7 +527,7 @@ async def test_what_was_entered_is_signed_no_more(stores: FileStores) -> None:
     assert (await stores.attestations.sign(spec, to="contract", source="dba", signer="ada")).from_phase == "flip"
 
 
-async def test_another_order_is_not_signed(stores: FileStores) -> None:
+async def test_another_order_is_not_signed(stores: SqlStores) -> None:
     """Who signs with another build than the one that holds is told both orders."""
     await signable(stores)
     with pytest.raises(SpecChangedError) as caught:
@@ -519,28 +539,28 @@ async def test_another_order_is_not_signed(stores: FileStores) -> None:
     "terms",
     [{"quorum": 0}, {"quorum": True}, {"valid_for": timedelta(0)}, {"signers": "ada"}, {"quorum": 2, "signers": ["a"]}],
 )
-def test_terms_that_make_no_sense(tmp_path: Path, terms: dict[str, Any]) -> None:
+def test_terms_that_make_no_sense(place: Place, terms: dict[str, Any]) -> None:
     """What nobody could meet, or everybody would, is refused where it is written."""
     with pytest.raises(SpecError):
-        open_file_stores(tmp_path / "a.db").attestations.signed_off(**terms)
+        place.stores().attestations.signed_off(**terms)
 
 
-async def test_outside_of_an_attempt(stores: FileStores) -> None:
+async def test_outside_of_an_attempt(stores: SqlStores) -> None:
     """Nobody's step is being taken, so there is nothing that could be signed off."""
     with pytest.raises(LookupError, match="inside a check"):
         await stores.attestations.signed_off().check()
 
 
-async def test_a_migration_that_the_file_does_not_know(stores: FileStores) -> None:
+async def test_a_migration_that_the_database_does_not_know(stores: SqlStores) -> None:
     """With a phase store elsewhere no signature can be there, and the gate stays closed."""
     spec = spec_of(dba=stores.attestations.signed_off())
     migration = create_migration(spec, journal=Journal(clock=stores.clock))
     assert isinstance((await migration.advance()).error, EvidenceFailed)
 
 
-async def test_stores_at_module_level(tmp_path: Path, phyxius_clock: ControlledClock) -> None:
+async def test_stores_at_module_level(place: Place, phyxius_clock: ControlledClock) -> None:
     """The spec takes its evidence from stores that are opened later, and more than once."""
-    stores = open_file_stores(tmp_path / "a.db", clock=phyxius_clock)
+    stores = place.stores(phyxius_clock)
     spec = spec_of(dba=stores.attestations.signed_off())
     assert isinstance(spec.phases["flip"].evidence["dba"], AttestationEvidence)
     async with stores:
@@ -571,13 +591,14 @@ class Given:
 class SignaturesMachine(RuleBasedStateMachine):
     """People sign and revoke, time passes, orders are amended; the gate opens exactly when the model says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.directory = TemporaryDirectory()
         self.clock = create_controlled_clock()
-        self.stores = open_file_stores(Path(self.directory.name) / "a.db", clock=self.clock)
+        self.stores = place.stores(self.clock)
         self.runner.run(self.stores.__aenter__())
+        for table in ("signatures", "transitions", "orders", "migrations"):
+            place.change(f"DELETE FROM {table}")  # what the example before has left
         self.given: list[Given] = []
         self.revision = 1
         self.ahead = ("contract",)
@@ -587,7 +608,6 @@ class SignaturesMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.stores.__aexit__(None, None, None))
         self.runner.close()
-        self.directory.cleanup()
 
     @property
     def spec(self) -> MigrationSpec[str]:
@@ -652,7 +672,14 @@ class SignaturesMachine(RuleBasedStateMachine):
         assert self.runner.run(self.stores.phase_store(self.spec).current()) == ("flip" if self.moved else "expand")
 
 
-SignaturesMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestSignatures = SignaturesMachine.TestCase
+def test_the_gate_opens_as_the_model_says(place: Place) -> None:
+    """Whatever people do, in whatever order, the gate opens when enough of what they signed counts, and only then."""
+    run_state_machine_as_test(
+        lambda: SignaturesMachine(place),
+        settings=settings(
+            max_examples=40 if place.kind == FILE else 8,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -168,7 +168,7 @@ def test_reasons_are_told() -> None:
     dead_unless = "dead unless heard of by 1970-01-01T00:00:00+00:00"
     found = list(gaps_of(rows, [lost(3)], name=OLD, since_ns=0, now_ns=NOW, covered_since_ns=1, answered=()))
     assert [(gap.recorder, gap.reason) for gap in found] == [
-        (None, "the file holds nothing from before then"),
+        (None, "the store holds nothing from before then"),
         ("api-3", "it fell behind"),
         ("api-1", f"it did not say in time that all it saw is stored: it is busy, or {dead_unless}"),
         ("api-2", "it ended without closing, and what it had not stored by then is unknown"),

@@ -1,8 +1,9 @@
-"""Queries over what the processes of one machine recorded in a file."""
+"""Queries over what the processes of a fleet, or of one machine, recorded."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 import tracemalloc
@@ -17,12 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phyxius.adapters import _journal_store
+from phyxius.adapters import _journal_store, _reading
 from phyxius.adapters._ledger import Batch, NewGap
+from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._records import CallRow, EventRow
+from phyxius.adapters._stores import SqlStores
 from phyxius.adapters._tables import SqlRecorderTables
-from phyxius.adapters.sqlite import FileStoreError, FileStores, Recorder, open_file_stores
-from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.adapters.sqlalchemy._connection import ServerConnection
+from phyxius.adapters.sqlite import FileStores, open_file_stores
+from phyxius.clock import ControlledClock, create_controlled_clock, create_system_clock
 from phyxius.fp import err, ok
 from phyxius.handler import HandlerEvent, InFlightCall, recorded
 from phyxius.journal import Journal
@@ -36,6 +40,8 @@ from phyxius.migration import (
 )
 from phyxius.migration._judge import Passed, judge_window
 from phyxius.testing import make_event, record_events
+from tests.adapters.support import refusing
+from tests.places import FILE, SERVERS, FilePlace, Place, place_of
 from tests.stores.processes import Child
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -53,7 +59,7 @@ READ = JournalQuery("quote.read")
 class Elsewhere:
     """A recorder of another process, as its rows tell of it."""
 
-    def __init__(self, stores: FileStores, name: str) -> None:
+    def __init__(self, stores: SqlStores, name: str) -> None:
         self.name = name
         self._tables = SqlRecorderTables(stores._database)
         self._clock = stores.clock
@@ -96,31 +102,26 @@ def clock() -> ControlledClock:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-async def stores(clock: ControlledClock, path: Path) -> AsyncIterator[FileStores]:
-    """A file that was made thirty days ago, and that nobody has recorded in but who asks."""
-    async with open_file_stores(path, clock=clock) as stores:
+async def stores(clock: ControlledClock, place: Place) -> AsyncIterator[SqlStores]:
+    """A store that was made thirty days ago, and that nobody has recorded in but who asks."""
+    async with place.stores(clock) as stores:
         clock.advance_by(30 * DAY)
         async with asking(stores):
             yield stores
 
 
-def asking(stores: FileStores) -> Recorder:
+def asking(stores: SqlStores) -> Recorder:
     """The recorder of a process that asks; without one it would get no answer."""
     return stores.recorder(Journal(clock=stores.clock), name="who asks", audit_only=True)
 
 
 @pytest.fixture
-def journal(clock: ControlledClock, stores: FileStores) -> Journal[Any]:
+def journal(clock: ControlledClock, stores: SqlStores) -> Journal[Any]:
     return Journal(clock=clock)
 
 
 @pytest.fixture
-async def recorder(stores: FileStores, journal: Journal[Any]) -> AsyncIterator[Recorder]:
+async def recorder(stores: SqlStores, journal: Journal[Any]) -> AsyncIterator[Recorder]:
     async with stores.recorder(journal, name="here", durable=["quote.kept"]) as recorder:
         yield recorder
 
@@ -131,44 +132,29 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_journal_store, "_POLLS", 1)
 
 
-async def ask(stores: FileStores, query: JournalQuery = READ, window: timedelta = DAY) -> JournalWindow:
+async def ask(stores: SqlStores, query: JournalQuery = READ, window: timedelta = DAY) -> JournalWindow:
     return await stores.journal_store.query(query, window)
 
 
-async def judged(stores: FileStores, name: str = "quote.read", window: timedelta = DAY) -> Passed | EvidenceFailure:
+async def judged(stores: SqlStores, name: str = "quote.read", window: timedelta = DAY) -> Passed | EvidenceFailure:
     source = journal_window(name, window, lambda seen: err("seen") if seen else ok())
     seen = await ask(stores, source.query, window)
     return judge_window(source, seen, source.predicate(seen))
 
 
-async def proven(stores: FileStores, name: str = "quote.read", window: timedelta = DAY) -> bool:
+async def proven(stores: SqlStores, name: str = "quote.read", window: timedelta = DAY) -> bool:
     """Whether the silence of a name counts as a true Ok."""
     return type(await judged(stores, name, window)) is Passed
 
 
-def insert(path: Path, clock: ControlledClock, count: int, name: str = "quote.read", *, step: timedelta = US) -> None:
-    """Put many events into the file, the newest now."""
+def insert(place: Place, clock: ControlledClock, count: int, name: str = "quote.read", *, step: timedelta = US) -> None:
+    """Put many events into the store, the newest now."""
     now, step_ns = clock.now().wall_ns, step // US * 1_000
-    rows = ((name, now - step_ns * number, now, f'{{"n":{number}}}') for number in range(count))
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany(
-            "INSERT INTO events (recorder, name, outcome, completed_ns, started_ns, source, attempts, observed)"
-            " VALUES (1, ?, 'success', ?, ?, 'handler', 1, ?)",
-            rows,
-        )
-
-
-def rows_of(path: Path, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody holds a transaction that writes."""
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    return True
+    place.change(
+        "INSERT INTO events (recorder, name, outcome, completed_ns, started_ns, source, attempts, observed)"
+        " VALUES (1, ?, 'success', ?, ?, 'handler', 1, ?)",
+        [(name, now - step_ns * number, now, f'{{"n":{number}}}') for number in reversed(range(count))],
+    )
 
 
 # -- what a query finds
@@ -200,38 +186,54 @@ def agree(mine: JournalWindow, theirs: JournalWindow) -> None:
         assert told[0] == told[1]
 
 
-@given(events=events, declared=st.sampled_from(["quote", "quote.read"]), queries=st.lists(queries, min_size=3))
+async def compare(place: Place, events: Any, declared: str, queries: list[JournalQuery]) -> None:
+    """Whether a store and the memory say the same of the same events."""
+    clock = create_controlled_clock(EPOCH)
+    journal = Journal[HandlerEvent](clock=clock)
+    journal.declare(declared)
+    async with place.stores(clock) as stores, stores.recorder(journal, name="here"):
+        memory = create_memory_journal_store(journal=journal)
+        clock.advance_by(DAY)
+        for n, (name, outcome, minutes) in enumerate(events):
+            source = "migration" if name.startswith("migration") else "handler"
+            ago = minutes * MINUTE
+            journal.append(make_event(name, clock=clock, outcome=outcome, ago=ago, source=source, observed={"n": n}))
+        for query in queries:
+            for window in (10 * MINUTE, DAY):
+                agree(*[await each.query(query, window) for each in (stores.journal_store, memory)])
+
+
+asked_alike = given(
+    events=events, declared=st.sampled_from(["quote", "quote.read"]), queries=st.lists(queries, min_size=3)
+)
+
+
+@asked_alike
 @settings(max_examples=40)
-def test_it_answers_as_the_memory_does(
+def test_a_file_answers_as_the_memory_does(
     tmp_path_factory: pytest.TempPathFactory, events: Any, declared: str, queries: list[JournalQuery]
 ) -> None:
     """With the same events both stores say the same, whatever is asked."""
-
-    async def compare() -> None:
-        clock = create_controlled_clock(EPOCH)
-        journal = Journal[HandlerEvent](clock=clock)
-        journal.declare(declared)
-        directory = tmp_path_factory.mktemp("same")
-        async with (
-            open_file_stores(directory / "journal.db", clock=clock) as stores,
-            stores.recorder(journal, name="here"),
-        ):
-            memory = create_memory_journal_store(journal=journal)
-            clock.advance_by(DAY)
-            for n, (name, outcome, minutes) in enumerate(events):
-                source = "migration" if name.startswith("migration") else "handler"
-                ago = minutes * MINUTE
-                journal.append(
-                    make_event(name, clock=clock, outcome=outcome, ago=ago, source=source, observed={"n": n})
-                )
-            for query in queries:
-                for window in (10 * MINUTE, DAY):
-                    agree(*[await each.query(query, window) for each in (stores.journal_store, memory)])
-
-    asyncio.run(compare())
+    place = FilePlace(tmp_path_factory.mktemp("same") / "journal.db")
+    asyncio.run(compare(place, events, declared, queries))
 
 
-async def test_an_event_comes_back_as_it_was(stores: FileStores, journal: Journal[Any], recorder: Recorder) -> None:
+@pytest.mark.parametrize("kind", SERVERS)
+@asked_alike
+@settings(max_examples=10)
+def test_a_server_answers_as_the_memory_does(
+    kind: str, events: Any, declared: str, queries: list[JournalQuery]
+) -> None:
+    """With the same events both stores say the same, whatever is asked."""
+
+    async def compare_there() -> None:
+        async with place_of(kind, Path()) as place:
+            await compare(place, events, declared, queries)
+
+    asyncio.run(compare_there())
+
+
+async def test_an_event_comes_back_as_it_was(stores: SqlStores, journal: Journal[Any], recorder: Recorder) -> None:
     """Its fields are the same; its times are on the wall alone, for all we know they are another process'."""
     with suppress(LookupError), recorded(journal, "quote.read", observed={"tenant": "a"}):
         journal.clock.advance_by(SECOND)  # type: ignore[attr-defined]
@@ -244,48 +246,108 @@ async def test_an_event_comes_back_as_it_was(stores: FileStores, journal: Journa
     assert [getattr(event, field) for field in same] == [getattr(was, field) for field in same]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        READ,
-        JournalQuery("quote.read", outcome="failure"),
-        JournalQuery("quote.read", limit=5),
-        JournalQuery("quote.read", where=lambda event: False),
-        JournalQuery(),
-        JournalQuery(outcome="success", limit=5),
-    ],
-)
-async def test_a_query_goes_by_an_index(stores: FileStores, path: Path, clock: ControlledClock, query: Any) -> None:
-    """It reads no event that is not in the window, and sorts nothing."""
-    insert(path, clock, 50)
-    ran: list[str] = []
+BY_INDEX = [
+    READ,
+    JournalQuery("quote.read", outcome="failure"),
+    JournalQuery("quote.read", limit=5),
+    JournalQuery("quote.read", where=lambda event: False),
+    JournalQuery(),
+    JournalQuery(outcome="success", limit=5),
+]
 
-    def trace(connection: sqlite3.Connection) -> None:
+
+@pytest.mark.parametrize("query", BY_INDEX)
+async def test_a_query_goes_by_an_index(tmp_path: Path, clock: ControlledClock, query: JournalQuery) -> None:
+    """It reads no event that is not in the window, and sorts nothing."""
+    place, ran = FilePlace(tmp_path / "journal.db"), []
+
+    def trace(connection: Any) -> None:
         connection.raw.set_trace_callback(ran.append)
 
-    await stores._database.query(trace)
-    await ask(stores, query)
+    async with place.stores(clock) as stores, asking(stores):
+        insert(place, clock, 50)
+        await stores._database.query(trace)
+        await ask(stores, query)
     state, sql = (each for each in ran if "FROM events" in each)
-    with closing(sqlite3.connect(path)) as connection:
-        glance, plan = ([row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {each}")] for each in (state, sql))
+    glance, plan = ([row[3] for row in place.rows(f"EXPLAIN QUERY PLAN {each}")] for each in (state, sql))
     # What is asked first, in one statement: whether anything happened at all.
-    by_name = "SEARCH events USING COVERING INDEX events_by_name (name=? AND outcome=? AND completed_ns>?)"
-    assert [line for line in glance if "events" in line] == [by_name] * 2
+    by_name = "SEARCH events USING COVERING INDEX events_by_name"
+    assert [line for line in glance if "events" in line] == [f"{by_name} (name=?)", f"{by_name} (name=? AND outcome<?)"]
     assert {line for line in glance if "SCAN" in line} == {"SCAN journal", "SCAN starts"}  # both are short
-    index = "events_by_time (completed_ns>?)"
+    index = "events_by_time (completed_ns>? AND completed_ns<?)"
     if query.name is not None:
-        index = "events_by_name (name=? AND outcome=? AND completed_ns>?)"
-    assert [line for line in plan if "events" in line] == [f"SEARCH events USING INDEX {index}"] * (
-        2 if query == READ or (query.name and not query.outcome) else 1
-    )
-    assert not [line for line in plan if "TEMP B-TREE" in line or "SCAN" in line]
-    assert (f"LIMIT {2**62}" in sql) == (query.where is not None)
+        index = "events_by_name (name=? AND outcome=? AND completed_ns>? AND completed_ns<?)"
+    parts = 2 if query.name and not query.outcome else 1
+    assert [line for line in plan if "events" in line] == [f"SEARCH events USING INDEX {index}"] * parts
+    # Two parts are merged by sorting what is left of both: a page each.
+    assert len([line for line in plan if "TEMP B-TREE" in line]) == (2 if parts == 2 else 0)
+    assert [line for line in plan if "SCAN" in line] == (["SCAN part0", "SCAN part1"] if parts == 2 else [])
+
+
+def reads_of(plan: dict[str, Any]) -> list[tuple[str | None, float]]:
+    """By what index PostgreSQL read events, and how many; for what it sorted the index is "sort"."""
+    inner = [read for part in plan.get("Plans", []) for read in reads_of(part)]
+    rows = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    if plan["Node Type"] == "Sort":
+        return [*inner, ("sort", sum(part["Actual Rows"] for part in plan["Plans"]))]
+    return [*inner, (plan.get("Index Name"), rows)] if plan.get("Relation Name") == "phyxius_events" else inner
+
+
+async def plan_of(place: Place, stores: SqlStores, sql: str, *values: Any) -> list[tuple[str | None, float]]:
+    """By what index a server reads events when it runs a statement, and how many, and how many rows it sorts."""
+    explain = "ANALYZE" if place.kind == "mariadb" else "EXPLAIN (ANALYZE, FORMAT JSON)"
+    rows = await stores._database.query(lambda connection: connection.execute(f"{explain} {sql}", *values).fetchall())
+    if place.kind != "mariadb":
+        ((plan,),) = rows
+        return reads_of((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+    found = []
+    for _, _, table, _, _, index, _, _, _, read, _, _, extra in rows:
+        found += [(index, float(read or 0))] if table == "phyxius_events" else []
+        found += [("sort", float(read or 0))] if "filesort" in extra else []
+    return found
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("query", BY_INDEX)
+async def test_a_query_goes_by_an_index_on_a_server(
+    kind: str, tmp_path: Path, clock: ControlledClock, query: JournalQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads no event that is not in its window, nor of another name, however busy that name has been once."""
+    ran: list[Any] = []
+
+    def note(connection: ServerConnection, sql: str, *values: Any) -> Any:
+        ran.append((sql, *values))
+        return execute(connection, sql, *values)
+
+    async with place_of(kind, tmp_path) as place, place.stores(clock) as stores, asking(stores):
+        insert(place, clock, 5_000)
+        clock.advance_by(2 * DAY)
+        insert(place, clock, 2_000, "quote.other")
+        insert(place, clock, _reading._PAGE + 50)
+        place.change("ANALYZE TABLE phyxius_events" if kind == "mariadb" else "ANALYZE phyxius_events")
+        with monkeypatch.context() as patch:
+            execute = ServerConnection.execute
+            patch.setattr(ServerConnection, "execute", note)
+            await ask(stores, query)
+        plans = [(sql, await plan_of(place, stores, sql, *values)) for sql, *values in ran if "{events}" in sql]
+    index = "phyxius_events_by_time" if query.name is None else "phyxius_events_by_name"
+    pages, most, bad = set(_reading._PAGES.values()), _reading._PAGE, []
+    assert {sql in pages for sql, _ in plans} == {True, False}  # what is asked first is whether anything happened
+    for sql, plan in plans:
+        by = {each for each, _ in plan} - {"sort"}
+        read = max(rows for each, rows in plan if each != "sort")
+        sort = sum(rows for each, rows in plan if each == "sort")
+        # Those of the moment at which a page ended are looked at once more; two parts are merged by sorting both.
+        goes_well = by == {index if sql in pages else "phyxius_events_by_name"} and read <= most + 2
+        if not goes_well or sort > (2 * most if "UNION ALL" in sql else most):
+            bad.append((sql, plan))
+    assert bad == []
 
 
 @pytest.mark.parametrize("limit", [None, 3])
-async def test_a_where_streams(stores: FileStores, path: Path, clock: ControlledClock, limit: int | None) -> None:
+async def test_a_where_streams(place: Place, stores: SqlStores, clock: ControlledClock, limit: int | None) -> None:
     """However many events `where` is asked about, no more than it admits are held at a time."""
-    insert(path, clock, 10_000)
+    insert(place, clock, 10_000)
     asked = 0
 
     def where(event: HandlerEvent) -> bool:
@@ -302,12 +364,12 @@ async def test_a_where_streams(stores: FileStores, path: Path, clock: Controlled
         tracemalloc.stop()
     assert [event.observed["n"] for event in found] == [9_995, 9_990]
     assert asked == 10_000
-    assert peak < 500_000
+    assert peak < (500_000 if place.kind == FILE else 1_000_000)  # a driver holds a page once more
 
 
-async def test_a_where_is_asked_no_more_than_needed(stores: FileStores, path: Path, clock: ControlledClock) -> None:
+async def test_a_where_is_asked_no_more_than_needed(place: Place, stores: SqlStores, clock: ControlledClock) -> None:
     """Once a window is full, and is known to be cut off, no further event is looked at."""
-    insert(path, clock, 1_000)
+    insert(place, clock, 1_000)
     asked = []
     query = JournalQuery("quote.read", where=lambda event: asked.append(event.observed["n"]) is None, limit=2)
     assert (await ask(stores, query)).truncated
@@ -316,10 +378,12 @@ async def test_a_where_is_asked_no_more_than_needed(stores: FileStores, path: Pa
 
 @pytest.mark.parametrize("where", [None, lambda event: event.observed["n"] < 4])
 @pytest.mark.parametrize("events", [3, 4])
-async def test_a_window_without_a_limit_is_bounded(path: Path, clock: ControlledClock, events: int, where: Any) -> None:
+async def test_a_window_without_a_limit_is_bounded(
+    place: Place, clock: ControlledClock, events: int, where: Any
+) -> None:
     """It holds the newest `max_window_events`, and says so if there were more; a limit of its own goes before that."""
-    async with open_file_stores(path, clock=clock, max_window_events=3) as stores, asking(stores):
-        insert(path, clock, events)
+    async with place.stores(clock, max_window_events=3) as stores, asking(stores):
+        insert(place, clock, events)
         found = await ask(stores, JournalQuery("quote.read", where=where))
         assert [event.observed["n"] for event in found] == [2, 1, 0]
         assert found.truncated == (events == 4)
@@ -327,23 +391,23 @@ async def test_a_window_without_a_limit_is_bounded(path: Path, clock: Controlled
         assert (len(more), more.truncated) == (events, False)
 
 
-async def test_a_where_that_raises_is_heard_of(stores: FileStores, path: Path, clock: ControlledClock) -> None:
+async def test_a_where_that_raises_is_heard_of(place: Place, stores: SqlStores, clock: ControlledClock) -> None:
     """It does not pass for an event that does not match, and leaves nothing open behind it."""
-    insert(path, clock, 5)
+    insert(place, clock, 5)
     with pytest.raises(KeyError):
         await ask(stores, JournalQuery(where=lambda event: event.observed["tenant"] == "a"))
     with pytest.raises(TypeError, match="awaitable"):
         await ask(stores, JournalQuery(where=lambda event: asyncio.sleep(0)))
     assert len(await ask(stores)) == 5
-    assert is_free(path)
+    place.assert_idle()
 
 
 @pytest.mark.parametrize("admits", [True, False])
 async def test_a_where_stops_when_nobody_waits(
-    stores: FileStores, path: Path, clock: ControlledClock, admits: bool
+    place: Place, stores: SqlStores, clock: ControlledClock, admits: bool
 ) -> None:
-    """A query that is cancelled asks `where` about no further event, and its thread goes on to others."""
-    insert(path, clock, 1_000)
+    """A query that is cancelled asks `where` about no further event, and what it read with goes on to others."""
+    insert(place, clock, 1_000)
     asked, goes_on, loop = 0, threading.Event(), asyncio.get_running_loop()
     reached = asyncio.Event()
 
@@ -359,9 +423,18 @@ async def test_a_where_stops_when_nobody_waits(
     query.cancel()
     await asyncio.wait({query})
     goes_on.set()
-    await stores._database._queries.close(MINUTE)
+    await settled(stores)
     assert query.cancelled()
     assert asked == 1
+
+
+async def settled(stores: SqlStores) -> None:
+    """Let what reads end, also where nobody waits for it."""
+    database: Any = stores._database
+    if isinstance(stores, FileStores):
+        await database._queries.close(MINUTE)
+    else:
+        await asyncio.wait(database._tasks)
 
 
 # -- calls in flight, and those whose end nobody stored
@@ -371,7 +444,7 @@ def call_of(clock: ControlledClock, name: str = "quote.read", *, key: str = "1",
     return InFlightCall(name, clock.now(), observed=observed, invocation_id=key)  # type: ignore[arg-type]
 
 
-async def test_own_calls_in_flight(stores: FileStores, journal: Journal[Any], recorder: Recorder) -> None:
+async def test_own_calls_in_flight(stores: SqlStores, journal: Journal[Any], recorder: Recorder) -> None:
     """From before its body until after its event, a call of this process is in flight, and seen once."""
     for name in ("quote.read", "quote.kept"):
         query = JournalQuery(name, where=lambda call: call.observed["tenant"] == "a")
@@ -385,7 +458,7 @@ async def test_own_calls_in_flight(stores: FileStores, journal: Journal[Any], re
 
 
 @pytest.mark.parametrize("lost", ["refused", "overflow"])
-async def test_a_durable_call_whose_event_never_came_in(stores: FileStores, clock: ControlledClock, lost: str) -> None:
+async def test_a_durable_call_whose_event_never_came_in(stores: SqlStores, clock: ControlledClock, lost: str) -> None:
     """Its start is stored, so it is not forgotten: it counts as in flight, and as an event once its recorder ended."""
     bounded = Journal[Any](clock=clock, max_entries=1, overflow="error") if lost == "refused" else Journal(clock=clock)
     async with stores.recorder(bounded, name="here", durable=["quote.kept"], max_pending=1) as recorder:
@@ -400,7 +473,7 @@ async def test_a_durable_call_whose_event_never_came_in(stores: FileStores, cloc
     assert ([event.error and event.error.type for event in found], len(found.in_flight)) == (["RecorderLost"], 0)
 
 
-async def test_calls_in_flight_elsewhere(stores: FileStores, clock: ControlledClock) -> None:
+async def test_calls_in_flight_elsewhere(stores: SqlStores, clock: ControlledClock) -> None:
     """What another process stored as begun, and not as ended, is in flight there while it lives."""
     other = await Elsewhere(stores, "there").begin(answers=True, quote_read=True)
     assert await proven(stores)
@@ -428,7 +501,7 @@ def attrs_migration(call: InFlightCall) -> InFlightCall:
     return InFlightCall(call.name, call.started_at, source="migration", invocation_id=call.invocation_id)
 
 
-async def test_a_call_whose_recorder_died_is_an_event(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_call_whose_recorder_died_is_an_event(stores: SqlStores, clock: ControlledClock) -> None:
     """It counts as a failure at the end of the lease, up to which it may have run."""
     other = await Elsewhere(stores, "there").begin(quote_read=True)
     await other.start(call_of(clock, tenant="a"))
@@ -457,7 +530,7 @@ async def test_a_call_whose_recorder_died_is_an_event(stores: FileStores, clock:
     ],
 )
 async def test_which_queries_a_lost_call_matches(
-    stores: FileStores, clock: ControlledClock, query: JournalQuery, found: int, in_flight: int
+    stores: SqlStores, clock: ControlledClock, query: JournalQuery, found: int, in_flight: int
 ) -> None:
     """All that cannot rule it out; that it succeeded nobody knows, so then it stays in flight."""
     other = await Elsewhere(stores, "there").begin(quote_read=True)
@@ -468,15 +541,15 @@ async def test_which_queries_a_lost_call_matches(
 
 
 @pytest.mark.parametrize("where", [None, lambda event: True])
-async def test_a_lost_call_takes_its_place(stores: FileStores, path: Path, clock: ControlledClock, where: Any) -> None:
+async def test_a_lost_call_takes_its_place(place: Place, stores: SqlStores, clock: ControlledClock, where: Any) -> None:
     """It stands among the stored events in the order of time, and counts towards the limit."""
-    insert(path, clock, 1)
+    insert(place, clock, 1)
     for key in ("1", "2"):
         other = await Elsewhere(stores, f"there {key}").begin(quote_read=True)
         await other.start(call_of(clock, key=key))
         clock.advance_by(SECOND)
     clock.advance_by(HOUR)
-    insert(path, clock, 1)
+    insert(place, clock, 1)
     for limit, kept in ((None, "sLLs"), (4, "sLLs"), (3, "LLs"), (2, "Ls"), (1, "s")):
         found = await ask(stores, JournalQuery("quote.read", where=where, limit=limit))
         assert "".join("s" if event.outcome == "success" else "L" for event in found) == kept
@@ -485,7 +558,7 @@ async def test_a_lost_call_takes_its_place(stores: FileStores, path: Path, clock
     assert times == sorted(times)
 
 
-async def test_a_lost_call_grows_old(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_lost_call_grows_old(stores: SqlStores, clock: ControlledClock) -> None:
     """Once the end of the lease is out of the window, so is the call, and nothing is left to judge its silence."""
     other = await Elsewhere(stores, "there").begin(quote_read=True)
     await other.start(call_of(clock))
@@ -495,7 +568,7 @@ async def test_a_lost_call_grows_old(stores: FileStores, clock: ControlledClock)
     assert not (await ask(stores, READ, HOUR - US)).witnessed
 
 
-async def test_a_call_that_began_after_its_lease(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_call_that_began_after_its_lease(stores: SqlStores, clock: ControlledClock) -> None:
     """A process that was held up for longer than its lease lives on, at least until the last call that it began."""
     other = await Elsewhere(stores, "there").begin(quote_read=True)
     clock.advance_by(2 * HOUR)
@@ -509,21 +582,21 @@ async def test_a_call_that_began_after_its_lease(stores: FileStores, clock: Cont
 # -- gaps and witnesses
 
 
-async def test_nobody_recorded(stores: FileStores) -> None:
+async def test_nobody_recorded(stores: SqlStores) -> None:
     """While nobody records, nothing runs and that is no gap; but nothing witnessed the silence either."""
     found = await ask(stores)
     assert (found.gaps, found.witnessed, found.unwitnessed_by) == ((), False, ())
     assert not await proven(stores)
 
 
-async def test_the_file_vouches_from_its_making_on(stores: FileStores) -> None:
+async def test_the_store_vouches_from_its_making_on(stores: SqlStores) -> None:
     """A window that looks back further has a gap up to then."""
     (gap,) = (await ask(stores, READ, 31 * DAY)).gaps
     assert (gap.since, gap.until, gap.recorder) == (EPOCH - DAY, EPOCH, None)
     assert (await ask(stores, READ, 30 * DAY)).gaps == ()
 
 
-async def test_every_recorder_of_the_window_is_a_witness(stores: FileStores, clock: ControlledClock) -> None:
+async def test_every_recorder_of_the_window_is_a_witness(stores: SqlStores, clock: ControlledClock) -> None:
     """Silence of a name is witnessed by those who declare it; those who do not are named, while they are in it."""
     for name, declared in (("old", {}), ("new", {"quote_read": False}), ("cli", {})):
         await (await Elsewhere(stores, name).begin(audit_only=name == "cli", **declared)).close()
@@ -536,7 +609,7 @@ async def test_every_recorder_of_the_window_is_a_witness(stores: FileStores, clo
     assert not (await ask(stores, READ, 90 * MINUTE)).witnessed
 
 
-async def test_a_dead_recorder_is_a_gap(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_dead_recorder_is_a_gap(stores: SqlStores, clock: ControlledClock) -> None:
     """From what it stored last to the end of its lease, for all names but those that it recorded durably."""
     other = await Elsewhere(stores, "there").begin(quote_read=False, quote_kept=True)
     clock.advance_by(MINUTE)
@@ -552,7 +625,7 @@ async def test_a_dead_recorder_is_a_gap(stores: FileStores, clock: ControlledClo
     assert await proven(stores, "quote.kept")
 
 
-async def test_what_was_lost_is_a_gap(stores: FileStores, clock: ControlledClock) -> None:
+async def test_what_was_lost_is_a_gap(stores: SqlStores, clock: ControlledClock) -> None:
     """What a recorder noted as lost spares its durable names; what its clock skipped spares none."""
     other = await Elsewhere(stores, "there").begin(answers=True, quote_read=False, quote_kept=True)
     now = clock.now().wall_ns
@@ -568,7 +641,7 @@ async def test_what_was_lost_is_a_gap(stores: FileStores, clock: ControlledClock
         assert [(gap.reason, gap.recorder) for gap in gaps] == [(reason, "there") for reason in reasons]
 
 
-async def test_a_gap_grows_old(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_gap_grows_old(stores: SqlStores, clock: ControlledClock) -> None:
     """It is told of as long as any of it is in the window."""
     other = await Elsewhere(stores, "there").begin(quote_read=False)
     now = clock.now().wall_ns
@@ -583,7 +656,7 @@ async def test_a_gap_grows_old(stores: FileStores, clock: ControlledClock) -> No
     assert (await ask(stores, READ, HOUR)).gaps == ()
 
 
-async def test_how_a_durable_call_ended_may_be_lost(stores: FileStores, clock: ControlledClock) -> None:
+async def test_how_a_durable_call_ended_may_be_lost(stores: SqlStores, clock: ControlledClock) -> None:
     """That it began is stored, so its silence has no gap; what is claimed of its outcomes has one while it is open."""
     journal = Journal[Any](clock=clock, max_entries=1, overflow="error")
 
@@ -600,7 +673,7 @@ async def test_how_a_durable_call_ended_may_be_lost(stores: FileStores, clock: C
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_how_a_durable_call_elsewhere_ended_may_be_on_its_way(stores: FileStores, clock: ControlledClock) -> None:
+async def test_how_a_durable_call_elsewhere_ended_may_be_on_its_way(stores: SqlStores, clock: ControlledClock) -> None:
     """While its process does not answer, and only then, its open start leaves a gap."""
     other = await Elsewhere(stores, "there").begin(quote_read=False, quote_kept=True)
     await other.store(events=[EventRow.of(make_event("quote.kept", clock=clock))])
@@ -612,7 +685,7 @@ async def test_how_a_durable_call_elsewhere_ended_may_be_on_its_way(stores: File
     assert (await ask(stores, JournalQuery("quote.kept"))).gaps == ()
 
 
-async def test_a_misspelt_durable_name_is_no_witness(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_misspelt_durable_name_is_no_witness(stores: SqlStores, clock: ControlledClock) -> None:
     """What a recorder is asked to record durably counts once something would record it: only then it is declared."""
     journal = Journal[Any](clock=clock)
     async with stores.recorder(journal, name="api-7", durable=["quote.raed", "quote.read"]):
@@ -623,7 +696,7 @@ async def test_a_misspelt_durable_name_is_no_witness(stores: FileStores, clock: 
         assert 'nothing named "quote.raed" happened, but 1 recorder of the window (api-7)' in failure.reason
 
 
-async def test_who_recorded_is_told(stores: FileStores, clock: ControlledClock) -> None:
+async def test_who_recorded_is_told(stores: SqlStores, clock: ControlledClock) -> None:
     """How many events of the window each recorder recorded; what a limit cut off does not count."""
     for name in ("one", "two"):
         other = await Elsewhere(stores, name).begin(quote_read=True)
@@ -637,7 +710,7 @@ async def test_who_recorded_is_told(stores: FileStores, clock: ControlledClock) 
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_does_not_answer_is_a_gap(stores: FileStores, clock: ControlledClock) -> None:
+async def test_who_does_not_answer_is_a_gap(stores: SqlStores, clock: ControlledClock) -> None:
     """Until a living recorder says that all it saw is stored, it may hold what would be an answer."""
     other = await Elsewhere(stores, "there").begin(quote_read=False, quote_kept=True)
     told = clock.now().wall
@@ -651,13 +724,13 @@ async def test_who_does_not_answer_is_a_gap(stores: FileStores, clock: Controlle
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_command_line_tool_has_no_say(stores: FileStores, clock: ControlledClock) -> None:
+async def test_a_command_line_tool_has_no_say(place: Place, stores: SqlStores, clock: ControlledClock) -> None:
     """What records the audit alone has nothing to say about handlers, dead or alive, but it has about audits."""
     await Elsewhere(stores, "cli").begin(audit_only=True)
     await (await Elsewhere(stores, "there").begin(quote_read=False)).close()
     assert await proven(stores)
     # It is asked all the same: it may run handlers by now, whatever it said when it began.
-    assert rows_of(Path(stores.path), "SELECT request FROM journal") == [(1,)]
+    assert place.rows("SELECT request FROM journal") == [(1,)]
     clock.advance_by(HOUR)
     assert await proven(stores)
     assert [gap.recorder for gap in (await ask(stores, JournalQuery("migration.m.advance"))).gaps] == ["cli"]
@@ -667,13 +740,13 @@ async def test_a_command_line_tool_has_no_say(stores: FileStores, clock: Control
 
 
 @contextmanager
-def elsewhere(path: Path, name: str) -> Iterator[tuple[Journal[Any], Callable[[], None]]]:
+def elsewhere(place: Place, name: str) -> Iterator[tuple[Journal[Any], Callable[[], None]]]:
     """A recorder on an event loop of its own, in a thread of its own; its journal, and what lets it go on."""
     opened, leave = threading.Event(), threading.Event()
     held: list[Any] = []
 
     async def live() -> None:
-        async with open_file_stores(path) as stores:
+        async with place.stores(create_system_clock()) as stores:
             journal = Journal[Any](clock=stores.clock)
             journal.declare("quote.read")
             async with stores.recorder(journal, name=name):
@@ -691,31 +764,27 @@ def elsewhere(path: Path, name: str) -> Iterator[tuple[Journal[Any], Callable[[]
         thread.join()
 
 
-async def test_a_query_asks_the_others(path: Path) -> None:
+async def test_a_query_asks_the_others(place: Place) -> None:
     """What another recorder saw a moment ago is in the answer, and neither of the two leaves a gap."""
-    async with open_file_stores(path) as stores:
+    async with place.stores(create_system_clock()) as stores:
+        place.change("UPDATE journal SET covered_since_ns = 0")  # whoever asks need not know when it began
         journal = Journal[Any](clock=stores.clock)
         journal.declare("quote.read")
         async with stores.recorder(journal, name="here"):
-            with elsewhere(path, "there") as (theirs, leave):
+            with elsewhere(place, "there") as (theirs, leave):
                 record_events(theirs, "quote.read")
-                window = stores.clock.now().wall - rows_began(path) - US
-                found = await ask(stores, READ, window)
+                found = await ask(stores)
                 assert (len(found), found.gaps, found.witnessed) == (1, (), True)
                 with recorded(theirs, "quote.read"):
-                    assert len((await ask(stores, READ, window)).in_flight) == 1
+                    assert len((await ask(stores)).in_flight) == 1
                 record_events(theirs, "quote.read")
                 leave()
             assert len(await ask(stores)) == 3
 
 
-def rows_began(path: Path) -> datetime:
-    ((began_ns,),) = rows_of(path, "SELECT covered_since_ns FROM journal")
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=-(-began_ns // 1_000))
-
-
-async def test_a_process_that_stands_still_is_a_gap(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_stands_still_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named while it does not answer, and is no gap once it does."""
+    path = tmp_path / "journal.db"
     async with open_file_stores(path) as stores, asking(stores):
         with Child("record", path, "api-2", "") as child:
             assert child.hear() == "ready"
@@ -739,9 +808,9 @@ async def test_a_process_that_stands_still_is_a_gap(path: Path, monkeypatch: pyt
 
 
 async def test_pruning_deletes_what_is_old(
-    stores: FileStores, path: Path, clock: ControlledClock, journal: Journal[Any], recorder: Recorder
+    stores: SqlStores, clock: ControlledClock, journal: Journal[Any], recorder: Recorder
 ) -> None:
-    """But not the audit; and the file vouches for what is left alone."""
+    """But not the audit; and the store vouches for what is left alone."""
     record_events(journal, "quote.read", 3, ago=14 * DAY + US)
     record_events(journal, "quote.read", 2, ago=14 * DAY)
     journal.append(make_event("migration.m.advance", clock=clock, source="migration", ago=20 * DAY))
@@ -755,7 +824,7 @@ async def test_pruning_deletes_what_is_old(
     assert (await ask(stores, READ, 14 * DAY)).gaps == ()
 
 
-async def test_the_coverage_never_moves_back(stores: FileStores, clock: ControlledClock) -> None:
+async def test_the_coverage_never_moves_back(stores: SqlStores, clock: ControlledClock) -> None:
     """To prune less afterwards brings nothing back."""
     await stores.journal_store.prune(older_than=DAY)
     await stores.journal_store.prune(older_than=14 * DAY)
@@ -764,23 +833,23 @@ async def test_the_coverage_never_moves_back(stores: FileStores, clock: Controll
 
 
 async def test_pruning_a_lot(
-    stores: FileStores, path: Path, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+    place: Place, stores: SqlStores, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes in portions, so that others can write in between."""
     monkeypatch.setattr(_journal_store, "_PRUNED_AT_ONCE", 10)
-    insert(path, clock, 35)
+    insert(place, clock, 35)
     clock.advance_by(DAY)
     assert await stores.journal_store.prune(older_than=DAY / 2) == 35
 
 
 @pytest.mark.parametrize("age", [timedelta(0), -DAY])
-async def test_pruning_everything_is_refused(stores: FileStores, age: timedelta) -> None:
+async def test_pruning_everything_is_refused(stores: SqlStores, age: timedelta) -> None:
     """An age that is not positive would delete what has just happened."""
     with pytest.raises(SpecError, match="older_than must be a positive"):
         await stores.journal_store.prune(older_than=age)
 
 
-async def test_pruning_keeps_what_the_rest_needs(stores: FileStores, path: Path, clock: ControlledClock) -> None:
+async def test_pruning_keeps_what_the_rest_needs(place: Place, stores: SqlStores, clock: ControlledClock) -> None:
     """Whoever lived on into the time that is left stays, with its names, gaps and open calls; others go with theirs."""
     now = clock.now().wall_ns
     for name in ("gone", "dead"):
@@ -791,15 +860,18 @@ async def test_pruning_keeps_what_the_rest_needs(stores: FileStores, path: Path,
             await other.close()
         clock.advance_by(LEASE + DAY)
     await stores.journal_store.prune(older_than=DAY)  # to the very end of its life
-    assert rows_of(path, "SELECT name FROM recorders") == [("who asks",), ("dead",)]
-    assert rows_of(path, "SELECT DISTINCT recorder, name FROM declarations") == [(3, "quote.read"), (3, "quote.write")]
-    assert rows_of(path, "SELECT call_id FROM starts") == [("dead",)]
-    assert rows_of(path, "SELECT reason FROM gaps") == []
+    assert place.rows("SELECT name FROM recorders ORDER BY id") == [("who asks",), ("dead",)]
+    assert place.rows("SELECT DISTINCT recorder, name FROM declarations ORDER BY name") == [
+        (3, "quote.read"),
+        (3, "quote.write"),
+    ]
+    assert place.rows("SELECT call_id FROM starts") == [("dead",)]
+    assert place.rows("SELECT reason FROM gaps") == []
     assert [event.error is not None for event in await ask(stores, READ, DAY)] == [True]
     assert [gap.recorder for gap in (await ask(stores, JournalQuery("quote.write"), DAY)).gaps] == ["dead"]
 
 
-async def test_pruning_keeps_who_may_come_back(stores: FileStores, path: Path, clock: ControlledClock) -> None:
+async def test_pruning_keeps_who_may_come_back(place: Place, stores: SqlStores, clock: ControlledClock) -> None:
     """A process that was held up finds its row again, for a year; and the newest row tells which there have been."""
     await Elsewhere(stores, "held up").begin(quote_read=True)
     last = await Elsewhere(stores, "last").begin(quote_read=True)
@@ -807,11 +879,11 @@ async def test_pruning_keeps_who_may_come_back(stores: FileStores, path: Path, c
     for age, left in ((DAY, ["held up", "last"]), (367 * DAY, ["last"])):
         clock.advance_by(age)
         await stores.journal_store.prune(older_than=timedelta(hours=1))
-        assert [name for (name,) in rows_of(path, "SELECT name FROM recorders WHERE id > 1")] == left
+        assert [name for (name,) in place.rows("SELECT name FROM recorders WHERE id > 1 ORDER BY id")] == left
 
 
 async def test_silence_can_be_proven_after_pruning(
-    stores: FileStores, clock: ControlledClock, journal: Journal[Any], recorder: Recorder
+    stores: SqlStores, clock: ControlledClock, journal: Journal[Any], recorder: Recorder
 ) -> None:
     """What was pruned is out of the window, and what witnesses it is not."""
     journal.declare("quote.read")
@@ -824,27 +896,23 @@ async def test_silence_can_be_proven_after_pruning(
 
 
 async def test_pruning_that_fails_in_the_middle_lies_about_nothing(
-    stores: FileStores, path: Path, clock: ControlledClock
+    place: Place, stores: SqlStores, clock: ControlledClock
 ) -> None:
-    """The coverage moves first, so that what is half deleted is already out of what the file vouches for."""
-    insert(path, clock, 4)
+    """The coverage moves first, so that what is half deleted is already out of what the store vouches for."""
+    insert(place, clock, 4)
     clock.advance_by(2 * DAY)
     await (await Elsewhere(stores, "there").begin(quote_read=False)).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TRIGGER no BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'not now'); END")
-    with pytest.raises(FileStoreError, match="not now"):
+    with refusing(place, "DELETE", "events"), pytest.raises(place.error, match="not now"):
         await stores.journal_store.prune(older_than=DAY)
-    assert is_free(path)
+    place.assert_idle()
     found = await ask(stores, READ, 3 * DAY)
     assert (len(found), [gap.until for gap in found.gaps]) == (4, [clock.now().wall - DAY])
     assert await proven(stores, window=DAY)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TRIGGER no")
     assert await stores.journal_store.prune(older_than=DAY) == 4
 
 
 async def test_pruning_that_is_cancelled_in_the_middle_lies_about_nothing(
-    stores: FileStores, path: Path, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+    place: Place, stores: SqlStores, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stops, the coverage is beyond all that is deleted."""
     monkeypatch.setattr(_journal_store, "_PRUNED_AT_ONCE", 1)
@@ -858,7 +926,7 @@ async def test_pruning_that_is_cancelled_in_the_middle_lies_about_nothing(
                 raise asyncio.CancelledError
         return answer
 
-    insert(path, clock, 4, step=MINUTE)
+    insert(place, clock, 4, step=MINUTE)
     clock.advance_by(2 * DAY)
     monkeypatch.setattr(stores._database, "write", write_and_stop)
     with pytest.raises(asyncio.CancelledError):
@@ -867,19 +935,19 @@ async def test_pruning_that_is_cancelled_in_the_middle_lies_about_nothing(
     assert (len(found), [gap.until for gap in found.gaps]) == (2, [clock.now().wall - DAY])
 
 
-async def test_a_closed_file_answers_nothing(clock: ControlledClock, path: Path) -> None:
-    """Neither before it is opened nor after it was closed."""
-    stores = open_file_stores(path, clock=clock)
+async def test_closed_stores_answer_nothing(clock: ControlledClock, place: Place) -> None:
+    """Neither before they are opened nor after they were closed."""
+    stores = place.stores(clock)
     for _ in range(2):
-        with pytest.raises((FileStoreError, RuntimeError)):
+        with pytest.raises((place.error, RuntimeError)):
             await ask(stores)
-        with pytest.raises((FileStoreError, RuntimeError)):
+        with pytest.raises((place.error, RuntimeError)):
             await stores.journal_store.prune(older_than=DAY)
         async with stores:
-            with pytest.raises(FileStoreError, match="cannot vouch even for itself"):
+            with pytest.raises(place.error, match="cannot vouch even for itself"):
                 await ask(stores)
             assert (await ask(stores, JournalQuery("migration.m.advance"))).events == ()
-            with pytest.raises(FileStoreError, match="nothing can be named"):
+            with pytest.raises(place.error, match="nothing can be named"):
                 await ask(stores, JournalQuery("\ud800"))
             async with asking(stores):
                 assert (await ask(stores)).events == ()

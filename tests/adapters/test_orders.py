@@ -6,17 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from phyxius.adapters.sqlite import FileStores, PassedPhasesChangedError, open_file_stores
-from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.adapters._orders import PassedPhasesChangedError
+from phyxius.adapters._stores import SqlStores
+from phyxius.clock import ControlledClock
 from phyxius.fp import Ok, err
 from phyxius.journal import Journal
 from phyxius.migration import (
@@ -29,7 +28,8 @@ from phyxius.migration import (
     define_migration,
     schema_applied,
 )
-from tests.adapters.sqlite.support import contents, file_stores, snapshot, spec_of
+from tests.adapters.sqlite.support import snapshot, spec_of
+from tests.places import FILE, Place
 
 SPEC = spec_of("expand", "flip", "contract")
 WHO = {"who": "ada", "why": "one step more"}
@@ -51,27 +51,27 @@ PASSED = {
 
 
 @pytest.fixture
-async def stores(tmp_path: Path, phyxius_clock: ControlledClock) -> AsyncIterator[FileStores]:
-    async with file_stores(tmp_path, phyxius_clock) as opened:
+async def stores(place: Place, phyxius_clock: ControlledClock) -> AsyncIterator[SqlStores]:
+    async with place.stores(phyxius_clock) as opened:
         yield opened
 
 
 @pytest.fixture
-async def flipped(stores: FileStores) -> FileStores:
+async def flipped(stores: SqlStores) -> SqlStores:
     """Stores whose migration is at its second phase."""
     await stores.phase_store(SPEC).try_advance("expand", "flip", snapshot("first"))
     return stores
 
 
-def orders(stores: FileStores) -> list[Any]:
-    return contents(Path(stores.path))["orders"]
+def orders(place: Place) -> list[Any]:
+    return place.contents()["orders"]
 
 
 # -- another order
 
 
 @pytest.mark.parametrize("order", [*AHEAD.values(), *PASSED.values()], ids=[*AHEAD, *PASSED])
-async def test_another_order_is_refused(flipped: FileStores, order: tuple[str, ...]) -> None:
+async def test_another_order_is_refused(flipped: SqlStores, order: tuple[str, ...]) -> None:
     """A spec with another order may neither read the phase nor move it, and its `advance()` says both orders."""
     spec = spec_of(*order)
     store = flipped.phase_store(spec)
@@ -87,7 +87,7 @@ async def test_another_order_is_refused(flipped: FileStores, order: tuple[str, .
     assert await flipped.phase_store(SPEC).current() == "flip"
 
 
-async def test_a_build_of_yesterday_is_told_so_first(flipped: FileStores) -> None:
+async def test_a_build_of_yesterday_is_told_so_first(flipped: SqlStores) -> None:
     """It reads on, but neither its `readiness()` nor its `advance()` asks any evidence for a step it cannot take."""
 
     @schema_applied
@@ -104,7 +104,7 @@ async def test_a_build_of_yesterday_is_told_so_first(flipped: FileStores) -> Non
     assert isinstance((await running.advance()).error, SpecChanged)
 
 
-async def test_an_order_that_changes_meanwhile(stores: FileStores) -> None:
+async def test_an_order_that_changes_meanwhile(stores: SqlStores) -> None:
     """An amendment between the judgement and the commit moves nothing: the step was judged for another order."""
     store = stores.phase_store(SPEC)
     assert await store.current() == "expand"
@@ -115,7 +115,7 @@ async def test_an_order_that_changes_meanwhile(stores: FileStores) -> None:
     assert await store.history() == ()
 
 
-async def test_what_became_of_an_attempt_is_told_in_any_order(flipped: FileStores) -> None:
+async def test_what_became_of_an_attempt_is_told_in_any_order(flipped: SqlStores) -> None:
     """Neither the fence nor the history asks for the order: whoever must know what happened is told."""
     other = flipped.phase_store(spec_of("a", "b"))
     assert await other.resolve("first") is not None
@@ -129,7 +129,7 @@ async def test_what_became_of_an_attempt_is_told_in_any_order(flipped: FileStore
 
 
 @pytest.mark.parametrize("order", AHEAD.values(), ids=AHEAD)
-async def test_what_is_ahead_may_change(flipped: FileStores, order: tuple[str, ...]) -> None:
+async def test_what_is_ahead_may_change(flipped: SqlStores, order: tuple[str, ...]) -> None:
     """Phases ahead may be added, changed, reordered or dropped; the migration goes on in the new order."""
     assert await flipped.phase_store(SPEC).amend(spec_of(*order), **WHO) == 2
     store = flipped.phase_store(spec_of(*order))
@@ -140,38 +140,38 @@ async def test_what_is_ahead_may_change(flipped: FileStores, order: tuple[str, .
 
 
 @pytest.mark.parametrize("order", PASSED.values(), ids=PASSED)
-async def test_what_was_passed_may_not(flipped: FileStores, order: tuple[str, ...]) -> None:
+async def test_what_was_passed_may_not(place: Place, flipped: SqlStores, order: tuple[str, ...]) -> None:
     """The current phase and those before it stand: an order that changes them is refused, and says what it needs."""
-    before = contents(Path(flipped.path))
+    before = place.contents()
     with pytest.raises(PassedPhasesChangedError, match=r'so the new order must begin with "expand", "flip"$') as caught:
         await flipped.phase_store(SPEC).amend(spec_of(*order), **WHO)
     error = caught.value
     assert isinstance(error, SpecChangedError)
     assert (error.recorded, error.declared, error.current) == (("expand", "flip", "contract"), order, "flip")
-    assert contents(Path(flipped.path)) == before
+    assert place.contents() == before
 
 
-async def test_who_and_why_are_kept(flipped: FileStores, phyxius_clock: ControlledClock) -> None:
+async def test_who_and_why_are_kept(place: Place, flipped: SqlStores, phyxius_clock: ControlledClock) -> None:
     """Each order that was adopted is kept with who decided it, why and when; the first needs nobody."""
     began = phyxius_clock.now().wall_ns
     phyxius_clock.advance_by(timedelta(hours=1))
     await flipped.phase_store(SPEC).amend(spec_of(*AHEAD["added"]), who="ada", why="to be sure")
-    assert orders(flipped) == [
+    assert orders(place) == [
         ("quotes", 1, '["expand", "flip", "contract"]', None, None, began),
         ("quotes", 2, '["expand", "flip", "verify", "contract"]', "ada", "to be sure", phyxius_clock.now().wall_ns),
     ]
 
 
-async def test_the_same_order_is_no_amendment(flipped: FileStores) -> None:
+async def test_the_same_order_is_no_amendment(place: Place, flipped: SqlStores) -> None:
     """Adopted again, be it by two people at once, an order stays what it was, and so does its revision."""
     assert await flipped.phase_store(SPEC).amend(SPEC, **WHO) == 1
     new = spec_of(*AHEAD["added"])
     stores = [flipped.phase_store(SPEC), flipped.phase_store(new)]
     assert await asyncio.gather(*(store.amend(new, **WHO) for store in stores)) == [2, 2]
-    assert len(orders(flipped)) == 2
+    assert len(orders(place)) == 2
 
 
-async def test_an_order_may_come_back(flipped: FileStores) -> None:
+async def test_an_order_may_come_back(flipped: SqlStores) -> None:
     """An earlier order that is adopted again is a revision of its own."""
     store = flipped.phase_store(SPEC)
     assert await store.amend(spec_of(*AHEAD["added"]), **WHO) == 2
@@ -180,14 +180,14 @@ async def test_an_order_may_come_back(flipped: FileStores) -> None:
 
 
 @pytest.mark.parametrize("who, why", [("", "reason"), ("ada", ""), (" ", "reason"), ("ada", "\n")])
-async def test_it_needs_a_who_and_a_why(flipped: FileStores, who: str, why: str) -> None:
+async def test_it_needs_a_who_and_a_why(place: Place, flipped: SqlStores, who: str, why: str) -> None:
     """An amendment that nobody stands for is refused."""
     with pytest.raises(SpecError, match=r'^migration "quotes": wh[oy] must be a text that is not empty'):
         await flipped.phase_store(SPEC).amend(spec_of(*AHEAD["added"]), who=who, why=why)
-    assert len(orders(flipped)) == 1
+    assert len(orders(place)) == 1
 
 
-async def test_it_is_of_the_same_migration(flipped: FileStores) -> None:
+async def test_it_is_of_the_same_migration(flipped: SqlStores) -> None:
     """The spec of another migration is refused, by name."""
     with pytest.raises(SpecError, match=r'^migration "prices": this is the store of "quotes"'):
         await flipped.phase_store(SPEC).amend(spec_of("expand", "flip", "contract", name="prices"), **WHO)
@@ -196,7 +196,7 @@ async def test_it_is_of_the_same_migration(flipped: FileStores) -> None:
 # -- builds with an earlier order
 
 
-async def test_builds_from_before_read_on(flipped: FileStores) -> None:
+async def test_builds_from_before_read_on(flipped: SqlStores) -> None:
     """After an amendment the earlier build serves on, and may not advance, until the migration enters what is new."""
     old, new = flipped.phase_store(SPEC), flipped.phase_store(spec_of(*AHEAD["added"]))
     await new.amend(spec_of(*AHEAD["added"]), **WHO)
@@ -213,15 +213,15 @@ async def test_builds_from_before_read_on(flipped: FileStores) -> None:
     assert await new.current() == "contract"
 
 
-async def test_agreement_is_not_adoption(flipped: FileStores) -> None:
+async def test_agreement_is_not_adoption(flipped: SqlStores) -> None:
     """A build whose order was never adopted may not read, however far it agrees."""
     await flipped.phase_store(SPEC).amend(spec_of(*AHEAD["added"]), **WHO)
     with pytest.raises(SpecChangedError):
         await flipped.phase_store(spec_of(*AHEAD["changed"])).current()
 
 
-async def test_adopted_for_another_migration_is_not_adopted(flipped: FileStores) -> None:
-    """What another migration in the file adopted counts for nothing here."""
+async def test_adopted_for_another_migration_is_not_adopted(flipped: SqlStores) -> None:
+    """What another migration in the database adopted counts for nothing here."""
     order = AHEAD["changed"]
     await flipped.phase_store(spec_of(*order, name="prices")).current()
     with pytest.raises(SpecChangedError):
@@ -237,12 +237,14 @@ some_orders = st.permutations(LETTERS).flatmap(lambda all_: st.integers(2, 5).ma
 class OrdersMachine(RuleBasedStateMachine):
     """Builds with several orders read, advance, amend, fence and reopen; a model says what they must see."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.directory = TemporaryDirectory()
-        self.stores = open_file_stores(Path(self.directory.name) / "a.db", clock=create_controlled_clock())
+        self.place = place
+        self.stores = place.stores()
         self.runner.run(self.stores.__aenter__())
+        for table in ("transitions", "orders", "migrations"):
+            place.change(f"DELETE FROM {table}")  # what the example before has left
         self.attempts = 0
         self.fenced: list[str] = []
         self.moves: list[tuple[str, str, str]] = []
@@ -252,7 +254,6 @@ class OrdersMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.stores.__aexit__(None, None, None))
         self.runner.close()
-        self.directory.cleanup()
 
     @property
     def holding(self) -> tuple[str, ...]:
@@ -339,16 +340,31 @@ class OrdersMachine(RuleBasedStateMachine):
         self.runner.run(self.stores.__aenter__())
 
     @invariant()
-    def file_agrees(self) -> None:
+    def database_agrees(self) -> None:
         if not self.adopted:
             return
-        rows = contents(Path(self.stores.path))
-        assert rows["migrations"] == [("m", self.phase, len(self.moves), len(self.adopted))]
+        rows = self.place.rows("SELECT name, phase, version, revision FROM migrations")
+        assert rows == [("m", self.phase, len(self.moves), len(self.adopted))]
         history = self.run(self.store(self.holding).history())
         assert [(each.from_phase, each.to_phase, each.attempt) for each in history] == self.moves
 
 
-OrdersMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestOrders = OrdersMachine.TestCase
+def test_the_orders_are_as_the_model_has_them(place: Place) -> None:
+    """Whatever builds do, in whatever order, they see what the model says."""
+    run_state_machine_as_test(
+        lambda: OrdersMachine(place),
+        settings=settings(
+            max_examples=40 if place.kind == FILE else 8,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["m" * 256, "m "])
+async def test_names_that_databases_do_not_take(stores: SqlStores, name: str) -> None:
+    """A migration, or a phase, of such a name is refused where its store is made."""
+    for spec in (spec_of("a", "b", name=name), spec_of("a", name)):
+        with pytest.raises(SpecError, match="no name that databases take"):
+            stores.phase_store(spec)

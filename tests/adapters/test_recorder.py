@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from phyxius.adapters import _recorder as recorder_module
 from phyxius.adapters._moment import Moment
 from phyxius.adapters._recorder import Recorder, has_recorder, running_recorders
-from phyxius.adapters.sqlite import open_file_stores
+from phyxius.adapters.sqlalchemy._database import ServerDatabase
 from phyxius.adapters.sqlite._database import FileDatabase
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall, recorded
@@ -27,8 +27,8 @@ from phyxius.migration import SpecError
 from phyxius.testing import record_events
 from tests.adapters.support import (
     LEASE,
-    FileTables,
     MemoryTables,
+    PlaceTables,
     Store,
     failing,
     hanging,
@@ -36,6 +36,7 @@ from tests.adapters.support import (
     unanswered,
     until,
 )
+from tests.places import FILE, SERVERS, place_of
 
 SECOND = timedelta(seconds=1)
 BATCH = timedelta(milliseconds=200)
@@ -48,13 +49,13 @@ def tables() -> MemoryTables:
     return MemoryTables()
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", FILE, *SERVERS])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ControlledClock) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryTables()
     else:
-        async with open_file_stores(tmp_path / "phyxius.db", clock=clock) as stores:
-            yield FileTables(stores)
+        async with place_of(request.param, tmp_path) as place, place.stores(clock) as stores:
+            yield PlaceTables(place, stores)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ async def _nothing_is_left() -> AsyncIterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorders that look around all the time."""
-    for store in (MemoryTables, FileDatabase):
+    for store in (MemoryTables, FileDatabase, ServerDatabase):
         monkeypatch.setattr(store, "poll_seconds", 0.001)
 
 
@@ -146,8 +147,7 @@ async def test_one_whose_tasks_end_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It stores no more, and counts for nothing; a recorder that closes has nothing to say."""
-    for store in (MemoryTables, FileDatabase):
-        monkeypatch.setattr(store, "poll_seconds", 0.001)
+    monkeypatch.setattr(MemoryTables, "poll_seconds", 0.001)
     async with tables.recorder(journal) as recorder:
         if cancelled:
             for task in recorder._tasks:
@@ -735,6 +735,26 @@ async def test_what_comes_beyond_the_bound_is_a_gap_until_it_has_caught_up(
         record_events(journal, "b", 3)
         await clock.elapse(SECOND)
         assert (await tables.events(), len(await tables.gaps())) == (["a"] * 3 + ["b"] * 3, 1)
+
+
+async def test_it_has_patience_with_a_store_that_is_away(
+    tables: MemoryTables, journal: Journal[Any], clock: ControlledClock
+) -> None:
+    """It tries again after one second, then after twice as long each time, up to eight; then as usual."""
+    began = clock.now()
+    tried: list[int] = []
+
+    async def noted(write: Callable[[], Any]) -> Any:
+        tried.append(round(clock.now().ns_since(began) / 10**9))
+        raise BROKEN
+
+    async with tables.recorder(journal, lease=timedelta(hours=1)) as recorder:
+        tables.rigs = [noted] * 6
+        record_events(journal, "a")
+        await clock.elapse(timedelta(minutes=1))
+        assert tried == [0, 1, 4, 8, 16, 24]
+        assert await tables.events() == ["a"]
+        assert recorder._patience == 1
 
 
 async def test_a_backlog_is_not_bounded(store: Store, journal: Journal[Any]) -> None:

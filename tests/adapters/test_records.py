@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from datetime import UTC, datetime
@@ -53,9 +54,11 @@ def there_and_back(original: HandlerEvent) -> HandlerEvent:
 
 
 # What databases take.
-texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30)
+texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30).map(
+    lambda text: text.rstrip(" ")
+)
 words = texts.filter(bool)
-plain_words = st.text("abcdefghijklmnopqrstuvwxyz .", max_size=30)
+plain_words = st.text("abcdefghijklmnopqrstuvwxyz .", max_size=30).map(str.rstrip)
 instants = st.integers(-(2**63), 2**63 - 1).map(lambda ns: Instant(wall_ns=ns, mono_ns=None))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -368,3 +371,32 @@ def test_what_databases_take() -> None:
     assert is_storable("ü😀")
     assert not is_storable("\x00")
     assert not is_storable("\udfff")
+
+
+@pytest.mark.parametrize(
+    "name,stored", [("n" * 255, True), ("n" * 256, False), ("a ", False), (" a", True), ("a\n", True)]
+)
+def test_names_that_databases_index(name: str, stored: bool) -> None:
+    """They have 255 characters at most, and no blank at the end, which some databases take for none."""
+    now = create_controlled_clock().now()
+    assert is_storable(name) is stored
+    for make in (
+        lambda: EventRow.of(HandlerEvent(name, "success", now)),
+        lambda: EventRow.of(HandlerEvent("a", "success", now, source=name)),
+        lambda: EventRow.of(HandlerEvent("a", "success", now, invocation_id=name)),
+        lambda: CallRow.of(InFlightCall(name, now)),
+        lambda: CallRow.of(InFlightCall("a", now, source=name)),
+        lambda: CallRow.of(InFlightCall("a", now, invocation_id=name)),
+    ):
+        with contextlib.nullcontext() if stored else pytest.raises(PayloadError, match="longer than 255 characters"):
+            make()
+    assert EventRow.of(HandlerEvent("a", "success", now, correlation_id=name)).correlation_id == name
+
+
+def test_instants_are_put_on_the_scale_of_the_rows() -> None:
+    """Whoever writes an event or a call down says how."""
+    clock = create_controlled_clock()
+    event = HandlerEvent("a", "success", clock.now(), clock.now())
+    row = EventRow.of(event, lambda instant: instant.wall_ns + 7)
+    assert (row.completed_ns, row.started_ns) == (clock.now().wall_ns + 7, clock.now().wall_ns + 7)
+    assert CallRow.of(InFlightCall("a", clock.now()), lambda instant: 9).started_ns == 9

@@ -56,7 +56,7 @@ class RecorderRow:
         return name is not None and self.declared.get(name, False)
 
 
-@attrs.frozen
+@attrs.frozen(order=True)
 class GapRow:
     """A stretch of time that a recorder could not record in full.
 
@@ -99,7 +99,7 @@ def gaps_of(
     by_id = {recorder.id: recorder for recorder in recorders}
     vouching = {id_ for id_, each in by_id.items() if each.vouches(name) and id_ not in unfinished}
     if covered_since_ns > since_ns:
-        yield _gap(since_ns, covered_since_ns, now_ns, "the file holds nothing from before then", None)
+        yield _gap(since_ns, covered_since_ns, now_ns, "the store holds nothing from before then", None)
     for each in lost:
         recorder = by_id.get(each.recorder)
         if each.kind != "lost" or each.recorder not in vouching:

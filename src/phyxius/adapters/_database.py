@@ -61,10 +61,6 @@ class Connection(Protocol):
     def execute_many(self, sql: str, values: Sequence[Values], /) -> None:
         """Run a statement for each of several values, which may be none."""
 
-    def stream(self, sql: str, values: Values, /) -> Iterator[Any]:
-        """Run a SELECT of many rows, which are not all in memory at once."""
-        ...
-
     def aside(self, function: Callable[[], T], /) -> T:
         """Call a function that may take its time, so that nobody but this transaction waits for it."""
         ...

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from phyxius.adapters._database import Connection
+from phyxius.adapters._records import LONGEST_KEY, is_storable
 from phyxius.migration import MigrationSpec, SpecChangedError, SpecError
 
 
@@ -50,8 +51,19 @@ class Recorded:
 
 
 def plain_order(spec: MigrationSpec[Any]) -> tuple[str, ...]:
-    """The phases of a spec as exact texts."""
-    return tuple(str.__str__(phase) for phase in spec.order)
+    """The phases of a spec as exact texts.
+
+    Raises:
+        SpecError: A name in it is one that databases do not take.
+    """
+    order = tuple(str.__str__(phase) for phase in spec.order)
+    for name in (spec.name, *order):
+        if not is_storable(name):
+            limit = (
+                f"no name that databases take: up to {LONGEST_KEY} characters, none of them a NUL, no blank at the end"
+            )
+            raise SpecError(f"{name!r} is {limit}", spec.name)
+    return order
 
 
 def recorded(connection: Connection, migration: str) -> Recorded | None:

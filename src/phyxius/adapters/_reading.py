@@ -22,38 +22,50 @@ from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.migration import JournalQuery, JournalWindow
 
 T = TypeVar("T")
-_NO_LIMIT = 2**62
-_CHUNK = 250
+_PAGE = 250
 _INLINE = 50
+_LATEST = 2**63 - 1
+_COMPLETED = 1 + EVENT_COLUMNS.split(", ").index("completed_ns")
 _SLACK_NS = 1_000_000_000
 
-_EVENTS = f"SELECT recorder, {EVENT_COLUMNS}, id FROM {{events}}"  # noqa: S608 - our own names
 _STARTS = f"SELECT recorder, {CALL_COLUMNS} FROM {{starts}} ORDER BY started_ns"  # noqa: S608 - our own names
 _STARTS_OF_A_NAME = _STARTS.replace("ORDER", "WHERE name = :name ORDER")
-_NEWEST_FIRST = " ORDER BY completed_ns DESC, id DESC LIMIT :limit"
-_OF_ANY_NAME = f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration'{_NEWEST_FIRST}"
-_OF_ANY_NAME_AND_OUTCOME = (
-    f"{_EVENTS} WHERE completed_ns >= :since AND source <> 'migration' AND outcome = :outcome{_NEWEST_FIRST}"
-)
-# One part for each outcome: the index has them in order, and merging them costs no sorting.
-_OF_A_NAME = (
-    " UNION ALL ".join(
-        f"{_EVENTS} WHERE name = :name AND outcome = '{outcome}' AND completed_ns >= :since"
-        for outcome in ("success", "failure")
-    )
-    + _NEWEST_FIRST
-)
-_OF_A_NAME_AND_OUTCOME = (
-    f"{_EVENTS} WHERE name = :name AND outcome = :outcome AND completed_ns >= :since{_NEWEST_FIRST}"
-)
-# All that an answer needs where nothing happened, in one statement: most queries of a gate end so.
+
+
+def _page(*conditions: str) -> str:
+    """The newest events that meet one of several conditions, of those that come after a page.
+
+    For each condition an index has them in this order; what is sorted is a page of each.
+    """
+    newest_first = "ORDER BY completed_ns DESC, id DESC LIMIT :most"
+    parts = [
+        f"SELECT recorder, {EVENT_COLUMNS}, id FROM {{events}} WHERE {condition}"  # noqa: S608 - our names
+        " AND completed_ns >= :since AND completed_ns <= :last_ns AND (completed_ns < :last_ns OR id < :last_id)"
+        f" {newest_first}"
+        for condition in conditions
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    whole = " UNION ALL ".join(f"SELECT * FROM ({part}) AS part{number}" for number, part in enumerate(parts))  # noqa: S608
+    return f"{whole} {newest_first}"
+
+
+_PAGES = {  # by whether a name is asked for, and an outcome
+    (False, False): _page("source <> 'migration'"),
+    (False, True): _page("source <> 'migration' AND outcome = :outcome"),
+    (True, False): _page("name = :name AND outcome = 'success'", "name = :name AND outcome = 'failure'"),
+    (True, True): _page("name = :name AND outcome = :outcome"),
+}
+# All that an answer needs where nothing happened, in one statement: most queries of a gate end so. The newest event of
+# a name is asked for, and not whether there is one: a planner that takes a name that was frequent once for one that is
+# frequent now would read them all.
 _SOMETHING_HAPPENED = " OR ".join(
     (
         "EXISTS (SELECT 1 FROM {starts} WHERE name = :name)",
         *(
-            f"EXISTS (SELECT 1 FROM {{events}} WHERE name = :name AND outcome = '{outcome}'"  # noqa: S608 - our names
-            " AND completed_ns >= {now} - :back)"
-            for outcome in ("success", "failure")
+            f"(SELECT completed_ns FROM {{events}} WHERE name = :name{condition}"  # noqa: S608 - our names
+            " ORDER BY outcome DESC, completed_ns DESC LIMIT 1) >= {now} - :back"
+            for condition in ("", " AND outcome < 'success'")
         ),
     )
 )
@@ -61,8 +73,8 @@ _STATE = (
     f"SELECT {{now}}, 'journal', covered_since_ns, CASE WHEN {_SOMETHING_HAPPENED} THEN 1 ELSE 0 END,"  # noqa: S608
     " 0, 0, 0, 0, 0, '', '' FROM {journal}"
     " UNION ALL SELECT 0, 'recorder', r.id, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered,"
-    " coalesce(d.durable, -1), r.name, '' FROM {recorders} r"
-    " LEFT JOIN {declarations} d ON d.recorder = r.id AND d.name = :name WHERE r.ended_ns >= {now} - :back"
+    " coalesce((SELECT d.durable FROM {declarations} d WHERE d.recorder = r.id AND d.name = :name), -1), r.name, ''"
+    " FROM {recorders} r WHERE r.ended_ns >= {now} - :back"
     " UNION ALL SELECT 0, 'gap', recorder, since_ns, until_ns, 0, 0, 0, 0, kind, reason"
     " FROM {gaps} WHERE until_ns >= {now} - :back"
 )
@@ -176,13 +188,14 @@ class Reading:
                 break
         since_ns = until_ns - window_ns
         ((covered_since_ns, something),) = [row[2:4] for row in rows if row[1] == "journal"]
+        recorders = sorted(row[2:10] for row in rows if row[1] == "recorder" and row[4] >= since_ns)
         return _State(
             looked,
             until_ns,
             since_ns,
             covered_since_ns,
-            {row[2]: _recorder(row, self.query.name) for row in rows if row[1] == "recorder" and row[4] >= since_ns},
-            [GapRow(*row[2:5], *row[9:11]) for row in rows if row[1] == "gap" and row[4] >= since_ns],
+            {row[0]: _recorder(row, self.query.name) for row in recorders},
+            sorted(GapRow(*row[2:5], *row[9:11]) for row in rows if row[1] == "gap" and row[4] >= since_ns),
             self.query.name is not None and not something,
         )
 
@@ -227,24 +240,22 @@ class Reading:
 
     def _stored(self, connection: Connection, state: _State, most: int) -> Iterator[_Found]:
         query = self.query
-        values = {
-            "name": query.name,
-            "outcome": query.outcome,
-            "since": state.since_ns,
-            "limit": most if query.where is None else _NO_LIMIT,
-        }
-        if query.name is None:
-            sql = _OF_ANY_NAME if query.outcome is None else _OF_ANY_NAME_AND_OUTCOME
-        else:
-            sql = _OF_A_NAME if query.outcome is None else _OF_A_NAME_AND_OUTCOME
-        rows = connection.stream(sql, values)
-        while self.wanted and (chunk := list(islice(rows, _CHUNK))):
-            admit = partial(self._admitted, chunk, most)
-            admitted = admit() if query.where is None and len(chunk) <= _INLINE else connection.aside(admit)
+        sql = _PAGES[query.name is not None, query.outcome is not None]
+        values = {"name": query.name, "outcome": query.outcome, "since": state.since_ns}
+        last_ns = last_id = _LATEST
+        while self.wanted and most:
+            size = min(_PAGE, most) if query.where is None else _PAGE
+            page = {"last_ns": last_ns, "last_id": last_id, "most": size}
+            rows = connection.execute(sql, {**values, **page}).fetchall()
+            admit = partial(self._admitted, rows, most)
+            admitted = admit() if query.where is None and len(rows) <= _INLINE else connection.aside(admit)
             yield from admitted
             most -= len(admitted)
+            if len(rows) < size:
+                break
+            last_ns, last_id = rows[-1][_COMPLETED], rows[-1][-1]
 
-    def _admitted(self, rows: Iterable[tuple[Any, ...]], most: int) -> list[_Found]:
+    def _admitted(self, rows: Iterable[Sequence[Any]], most: int) -> list[_Found]:
         """Those that `where` admits; no more than so many, nor longer than somebody waits."""
         found = ((row[0], EventRow(*row[1:-1]).event()) for row in takewhile(lambda _: self.wanted, rows))
         return list(islice((each for each in found if self.query.admits(each[1])), most))
@@ -281,7 +292,7 @@ class Reading:
 
 
 def _recorder(row: Sequence[Any], name: str | None) -> RecorderRow:
-    id_, stored_ns, ended_ns, closed, audit_only, answered, durable, recorder = row[2:10]
+    id_, stored_ns, ended_ns, closed, audit_only, answered, durable, recorder = row
     return RecorderRow(
         id=id_,
         name=recorder,

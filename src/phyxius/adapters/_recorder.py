@@ -28,6 +28,7 @@ _logger = logging.getLogger("phyxius.adapters")
 _INLINE = 50
 _BATCH_DELAY = timedelta(milliseconds=200)
 _RETRY_DELAY = timedelta(seconds=1)
+_MOST_DOUBLINGS = 4
 _SHORTEST_LEASE = timedelta(seconds=1)
 
 
@@ -95,7 +96,7 @@ class Recorder:
         self._tasks: list[asyncio.Task[None]] = []
         self._storing = asyncio.Lock()
         self._woken = asyncio.Event()
-        self._failing = False
+        self._failures = 0
         self._id: int | None = None
         self._stage: Literal["made", "open", "stopped", "closing", "closed"] = "made"
         self._key: Hashable = None
@@ -320,7 +321,7 @@ class Recorder:
             await clock.sleep(_BATCH_DELAY)
             self._woken.clear()
             if not await self._try_to_store():
-                await clock.sleep(_RETRY_DELAY)
+                await clock.sleep(_RETRY_DELAY * self._patience / 2)
                 self._woken.set()
 
     async def _stay_known(self) -> None:
@@ -331,7 +332,7 @@ class Recorder:
         """
         clock = self._journal.clock
         while True:
-            await asyncio.sleep(self._tables.poll_seconds)
+            await asyncio.sleep(self._tables.poll_seconds * self._patience)
             is_wanted = self._ledger.is_due(clock.now())
             with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
                 request, looked = await self._tables.look()
@@ -343,12 +344,17 @@ class Recorder:
         try:
             await uninterrupted(self._store())
         except Exception:
-            if not self._failing:
+            if not self._failures:
                 _logger.exception("recorder %s cannot store what it records; it goes on trying", self._name)
-            self._failing = True
+            self._failures += 1
             return False
-        self._failing = False
+        self._failures = 0
         return True
+
+    @property
+    def _patience(self) -> int:
+        """How many times longer than usual to wait: a store that is away, or comes back, has others to see to."""
+        return 1 << min(self._failures, _MOST_DOUBLINGS)
 
     # -- what it stores
 

@@ -16,6 +16,8 @@ from phyxius.journal import PayloadError, to_json_value
 from phyxius.migration import EvidenceSnapshot
 
 _LONGEST_REASON = 4_000
+LONGEST_KEY = 255
+"""Characters that a name may have."""
 LARGEST_OBSERVED = 16 * 1024
 """Bytes of JSON that an event may have observed; keys that do not fit in are left out, and marked as missing."""
 
@@ -68,17 +70,17 @@ class EventRow:
         observed, missing = _observed_text(event.observed, audit=audit)
         error = event.error
         return cls(
-            name=_text(event.name),
+            name=_key(event.name),
             outcome=_outcome_text(event.outcome),
             completed_ns=_integer(stamp(event.completed_at)),
             started_ns=_integer(stamp(event.started_at)),
-            source=_text(event.source),
+            source=_key(event.source),
             attempts=_integer(event.attempts),
             observed=observed,
             missing=missing,
             error_type=None if error is None else redacted(_text(error.type)),
             error_message=None if error is None else redacted(_text(error.message)),
-            invocation_id=None if event.invocation_id is None else _text(event.invocation_id),
+            invocation_id=None if event.invocation_id is None else _key(event.invocation_id),
             correlation_id=None if event.correlation_id is None else _text(event.correlation_id),
         )
 
@@ -120,11 +122,11 @@ class CallRow:
         """
         observed, _ = _observed_text(call.observed.known)
         return cls(
-            name=_text(call.name),
+            name=_key(call.name),
             started_ns=_integer(stamp(call.started_at)),
-            source=_text(call.source),
+            source=_key(call.source),
             observed=observed,
-            invocation_id=None if call.invocation_id is None else _text(call.invocation_id),
+            invocation_id=None if call.invocation_id is None else _key(call.invocation_id),
             correlation_id=None if call.correlation_id is None else _text(call.correlation_id),
         )
 
@@ -230,6 +232,14 @@ def _text(text: str) -> str:
     return str(to_json_value(text))
 
 
+def _key(text: str) -> str:
+    """A text that is looked for. Some databases index no longer ones, or take blanks at the end for nothing."""
+    key = _text(text)
+    if len(key) > LONGEST_KEY or key.endswith(" "):
+        raise PayloadError(f"{key[:40]!r}... is longer than {LONGEST_KEY} characters, or ends with a blank")
+    return key
+
+
 def _integer(number: int) -> int:
     if not isinstance(number, int) or not -(2**63) <= number < 2**63:
         raise PayloadError(f"{number!r} is no whole number of 64 bits")
@@ -247,9 +257,9 @@ def _outcome(text: str) -> Any:
 
 
 def is_storable(name: str) -> bool:
-    """Whether databases take such a text."""
+    """Whether databases take such a text as a name."""
     try:
-        to_json_value(name)
+        _key(name)
     except PayloadError:
         return False
     return True

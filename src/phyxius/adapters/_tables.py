@@ -66,7 +66,7 @@ class _Starts:
 
     def written(self, items: list[_Start]) -> None:
         for start in items:
-            start.written = True
+            start.written = start.error is None  # that of a recorder that is gone was left out
 
     def failed(self, items: list[_Start], error: Exception) -> None:
         for start in items:
@@ -169,7 +169,7 @@ class SqlRecorderTables:
 
 
 def _check_written(start: _Start) -> None:
-    if start.error is not None:
+    if start.error is not None and not start.written:  # who else tried may have done it
         raise start.error
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from phyxius.adapters._database import Dialect, Values, Work, WriteGroup
 from phyxius.adapters.sqlite import _schema as schema
@@ -51,10 +51,6 @@ class FileConnection:
     def execute_many(self, sql: str, values: Sequence[Values], /) -> None:
         """Run a statement for each of several values."""
         self.raw.executemany(_fill_in(sql), values)
-
-    def stream(self, sql: str, values: Values, /) -> Iterator[Any]:
-        """Run a SELECT, whose rows come as they are asked for."""
-        return self.execute(sql, values)
 
     def aside(self, function: Callable[[], T], /) -> T:
         """Call it: whoever works on the file has a thread of his own."""

@@ -1,0 +1,153 @@
+"""What can be wrong with a database server."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+from phyxius.adapters._redaction import redacted
+
+ServerProblem: TypeAlias = Literal[
+    "missing",
+    "older",
+    "newer",
+    "denied",
+    "read_only",
+    "full",
+    "busy",
+    "unreachable",
+    "not_open",
+    "not_recorded",
+    "failed",
+]
+
+_PROBLEMS: dict[ServerProblem, str] = {
+    "missing": "the tables are not there, or not all; run `await create_schema(engine)` once, or let Alembic make them"
+    " from phyxius.adapters.sqlalchemy.metadata, and look whether prefix= and schema= are right",
+    "older": "the tables are of an earlier version; run `await create_schema(engine)`, or your Alembic migration",
+    "newer": "a newer version of this library made the tables, and this one leaves them alone; upgrade"
+    " phyxius-migration here",
+    "denied": "this user may not do that; grant it SELECT, INSERT, UPDATE and DELETE on the tables, or mend the"
+    " password",
+    "read_only": "it cannot be written; connect to the primary, and not to a replica",
+    "full": "it has no room left; make room, and nothing that was committed is lost",
+    "busy": "others were in the way for too long, and nothing was changed; look for a transaction that stays open",
+    "unreachable": "it cannot be reached, or did not answer in time; see that it runs, and that the network lets"
+    " this process through",
+    "not_open": "it is not open; use its stores inside `async with open_stores(...) as stores:`",
+    "not_recorded": "this process keeps no record in it, so it cannot vouch even for itself; enter "
+    "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
+    "failed": "it refused, and nothing was changed; mend what it complains of, or restart this process",
+}
+# The first two characters of an SQLSTATE are its class; the longer match counts.
+_OF_STATE: dict[str, ServerProblem] = {
+    "08": "unreachable",
+    "25006": "read_only",
+    "28": "denied",
+    "3D000": "missing",
+    "3F000": "missing",
+    "40": "busy",
+    "42501": "denied",
+    "42P01": "missing",
+    "42703": "missing",
+    "53": "unreachable",
+    "53100": "full",
+    "55P03": "busy",
+    "57": "unreachable",
+    "57014": "busy",
+    "58": "full",
+}
+_OF_ERRNO: dict[int, ServerProblem] = {
+    1020: "busy",
+    1021: "full",
+    1040: "unreachable",
+    1044: "denied",
+    1045: "denied",
+    1049: "missing",
+    1054: "missing",
+    1114: "full",
+    1142: "denied",
+    1143: "denied",
+    1146: "missing",
+    1205: "busy",
+    1213: "busy",
+    1290: "read_only",
+    1317: "busy",
+    1836: "read_only",
+    1927: "unreachable",
+    2003: "unreachable",
+    2006: "unreachable",
+    2013: "unreachable",
+}
+
+
+@attrs.define(eq=False, slots=False)
+class ServerStoreError(Exception):
+    """The database cannot be used as it is. The message says why, and what to do.
+
+    Attributes:
+        place: The database, without its password.
+        problem: What is wrong: `"missing"`, `"older"`, `"newer"`, `"denied"`, `"read_only"`, `"full"`, `"busy"`,
+            `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
+        detail: What the database, its driver or the network said, where something was said.
+    """
+
+    place: str
+    problem: ServerProblem
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        said = f" ({self.detail})" if self.detail else ""
+        return f"{self.place}: {_PROBLEMS[self.problem]}{said}"
+
+
+def server_error(place: str, error: BaseException) -> ServerStoreError:
+    """What SQLAlchemy, a driver or the network raised, as one of ours, without bound parameters."""
+    cause = driver_error(error)
+    first, *_ = str(cause).splitlines() or [""]  # what may follow can hold the values of a row
+    return ServerStoreError(place, problem_of(error), redacted(f"{type(cause).__name__}: {first}"))
+
+
+def problem_of(error: BaseException) -> ServerProblem:
+    """What an error says is wrong."""
+    cause = driver_error(error)
+    state, code = _state(cause), _errno(cause)
+    if code is not None:  # MySQL has a state, too, which says less
+        return _OF_ERRNO.get(code, "failed")
+    if state is not None:
+        return _OF_STATE.get(state, _OF_STATE.get(state[:2], "failed"))
+    # The network has neither, nor has a driver that got no connection, or lost it; nor a pool that has none left.
+    lost = isinstance(cause, OSError) or getattr(error, "connection_invalidated", False)
+    return "unreachable" if lost or type(cause).__name__ in {"OperationalError", "TimeoutError"} else "failed"
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error, which SQLAlchemy wraps once or twice."""
+    original = getattr(error, "orig", None)
+    if not isinstance(original, BaseException):
+        return error
+    return original.__cause__ if original.__cause__ is not None and _state(original.__cause__) else original
+
+
+def _state(error: BaseException) -> str | None:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) and len(state) == 5 else None
+
+
+def _errno(error: BaseException) -> int | None:
+    code = error.args[0] if error.args else None
+    return code if isinstance(code, int) and not isinstance(error, OSError) else None
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the server rolled a transaction back for the sake of another one."""
+    cause = driver_error(error)
+    return _state(cause) in {"40001", "40P01"} or _errno(cause) in {1020, 1213}
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection was lost, so that nothing more will be heard of what ran on it."""
+    if isinstance(error, OSError):
+        return not isinstance(error, TimeoutError)
+    return bool(getattr(error, "connection_invalidated", False))

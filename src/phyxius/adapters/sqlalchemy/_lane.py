@@ -1,0 +1,143 @@
+"""The connections of one event loop to a server, and what becomes of transactions that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TypeVar
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phyxius.adapters._database import Work, WriteGroup
+from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
+from phyxius.adapters.sqlalchemy._dialects import Isolation, ServerDialect
+from phyxius.adapters.sqlalchemy._errors import ServerStoreError, is_conflict, is_lost, server_error
+from phyxius.adapters.sqlalchemy._watchdog import Watchdog
+
+T = TypeVar("T")
+_TRIES = 5
+_TROUBLE = (SQLAlchemyError, OSError)
+
+
+@attrs.define(eq=False)
+class Lane:
+    """The connections of one event loop. It keeps one for what reads with single statements.
+
+    All methods raise `ServerStoreError`, and whatever the work raises.
+
+    Attributes:
+        engine: Where they come from.
+        kind: The kind of server.
+        statements: The stores' SQL, as that takes it.
+        place: The server, as people know it.
+        limit: How long it may take to answer a statement, in real time.
+    """
+
+    engine: AsyncEngine
+    kind: ServerDialect
+    statements: Statements
+    place: str
+    limit: timedelta
+    _idle: AsyncConnection | None = None
+    _group: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run what reads with single statements, each of which sees its own state of the database."""
+        left = _TRIES
+        while True:
+            left -= 1
+            try:
+                async with Watchdog(self.limit) as watchdog, self._kept() as connection:
+                    return await connection.run_sync(self._run, work, watchdog)
+            except _TROUBLE as error:
+                if not left or not is_lost(error):
+                    raise server_error(self.place, error) from None
+
+    async def transact(self, level: Isolation, work: Work[T]) -> T:
+        """Run work in a transaction, and anew where it is certain that nothing was committed and that it may help."""
+        left = _TRIES
+        while True:
+            left -= 1
+            is_committing = False
+            try:
+                async with Watchdog(self.limit) as watchdog, self._fresh() as connection:
+                    await self.kind.begin(connection, level)
+                    answer = await connection.run_sync(self._run, work, watchdog)
+                    is_committing = True
+                    watchdog.feed()
+                    await connection.commit()
+                    return answer
+            except _TROUBLE as error:
+                # The server that refuses to commit says so; one that was lost meanwhile may have done it.
+                if not left or not (is_conflict(error) or (is_lost(error) and not is_committing)):
+                    raise server_error(self.place, error) from None
+
+    async def write_together(self, group: WriteGroup) -> None:
+        """Write what waits in a group, in one transaction with what others put there meanwhile."""
+        async with self._group:
+            if items := group.take():
+                try:
+                    await self.transact("READ COMMITTED", lambda connection: group.write(items, connection))
+                except ServerStoreError as error:
+                    group.failed(items, error)
+                else:
+                    group.written(items)
+
+    async def close(self) -> None:
+        """Let go of the connection that is kept."""
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            # The server may be gone, and so is the connection; or its event loop, of which drivers complain.
+            with contextlib.suppress(*_TROUBLE, RuntimeError):
+                await idle.close()
+
+    def _run(self, raw: sa.Connection, work: Work[T], watchdog: Watchdog) -> T:
+        return work(ServerConnection(raw, self.statements, watchdog))
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[AsyncConnection]:
+        """The connection that is kept, or another one while it is taken; then it is the one that is kept."""
+        kept, self._idle = self._idle, None
+        connection = await self._connect() if kept is None else kept
+        try:
+            if kept is None:
+                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+        except BaseException as error:
+            await _leave(connection, error)
+            raise
+        if self._idle is None:
+            self._idle = connection
+        else:
+            await connection.close()
+
+    @contextlib.asynccontextmanager
+    async def _fresh(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool."""
+        connection = await self._connect()
+        try:
+            yield connection
+        except BaseException as error:
+            await _leave(connection, error)
+            raise
+        await connection.close()
+
+    async def _connect(self) -> AsyncConnection:
+        try:
+            return await self.engine.connect()
+        except _TROUBLE:
+            raise
+        except Exception as error:  # noqa: BLE001 - drivers raise errors of their own while they connect
+            raise server_error(self.place, error) from None
+
+
+async def _leave(connection: AsyncConnection, error: BaseException) -> None:
+    """Give a connection back; one on which somebody may still answer is closed."""
+    if isinstance(error, (asyncio.CancelledError, OSError)) or is_lost(error):
+        await connection.invalidate()
+    await connection.close()

@@ -1,0 +1,60 @@
+"""An event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from phyxius.adapters.sqlalchemy._portal import Portal
+
+
+async def where(error: Exception | None = None) -> threading.Thread:
+    await asyncio.sleep(0)
+    if error is not None:
+        raise error
+    return threading.current_thread()
+
+
+def test_it_runs_coroutines_elsewhere() -> None:
+    """All in one daemon thread, which starts with the first, from whatever thread they are called."""
+    portal = Portal("over there")
+    first = portal.call(where())
+    assert (first.name, first.daemon) == ("over there", True)
+    assert first is not threading.current_thread()
+    seen: list[threading.Thread] = []
+    callers = [threading.Thread(target=lambda: seen.append(portal.call(where()))) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert seen == [first] * 5
+    with pytest.raises(KeyError):
+        portal.call(where(KeyError("x")))
+    portal.close(where())
+    assert not first.is_alive()
+
+
+def test_it_closes_what_never_began() -> None:
+    """There is no thread, and the last coroutine is not run; one that began runs it, also if that fails."""
+    portal = Portal("over there")
+    portal.close(where(KeyError("it ran")))
+    thread = portal.call(where())
+    with pytest.raises(KeyError):
+        portal.close(where(KeyError("it ran")))
+    assert not thread.is_alive()
+
+
+def test_it_does_not_wait_for_itself() -> None:
+    """A finalizer that runs in its thread cannot wait for that thread."""
+    portal = Portal("over there")
+
+    async def finalize(work: Coroutine[Any, Any, Any]) -> None:
+        portal.call(work)
+
+    with pytest.raises(RuntimeError, match="finalizer"):
+        portal.call(finalize(where()))
+    portal.close(where())

