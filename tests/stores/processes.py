@@ -19,10 +19,13 @@ from random import Random
 from typing import Any
 
 from phyxius.adapters._database import Connection
-from phyxius.adapters._orders import recorded as recorded_order
-from phyxius.adapters.sqlite import FileStores, SqlPhaseStore, open_file_stores
+from phyxius.adapters._orders import known
+from phyxius.adapters._stores import SqlStores
+from phyxius.adapters.sqlalchemy import ServerStoreError, open_stores
+from phyxius.adapters.sqlalchemy._connection import ServerConnection
+from phyxius.adapters.sqlite import SqlPhaseStore, open_file_stores
 from phyxius.adapters.sqlite._database import FileDatabase
-from phyxius.clock import create_system_clock, run_in_thread
+from phyxius.clock import run_in_thread
 from phyxius.fp import Ok, Result, err, ok
 from phyxius.handler import observe, recorded
 from phyxius.journal import Journal
@@ -93,20 +96,23 @@ async def heard() -> str:
     return await run_in_thread(sys.stdin.readline)
 
 
-async def record(stores: FileStores, name: str, durable: str) -> None:
+async def record(stores: SqlStores, name: str, durable: str, lease: str = "30") -> None:
     """Record until we are told to end: each line says what is called, "begin x" leaves the call open."""
     journal = Journal[Any](clock=stores.clock)
     journal.declare("background", *filter(None, [durable]))
-    async with stores.recorder(journal, name=name, durable=[durable] if durable else []):
+    declared, living = [durable] if durable else [], timedelta(seconds=int(lease))
+    async with stores.recorder(journal, name=name, durable=declared, lease=living):
         say("ready")
         while line := (await heard()).split():
             verb, called = line
             recording = recorded(journal, called)
-            if verb == "begin":
+            try:
                 recording.__enter__()
-            else:
-                with recording:
-                    pass
+            except ServerStoreError as error:
+                say("refused", error.problem)
+                continue
+            if verb != "begin":
+                recording.__exit__(None, None, None)
             say("done")
     say("closed")
 
@@ -118,7 +124,7 @@ class Killer:
     """Kills this process at a random moment, of one of four kinds.
 
     At the n-th thing that it notes (a statement that writes, or a step on the way); at one soon after a phase was
-    changed; after so many instructions of the database, inside of a statement; or after some time, wherever it is.
+    changed; inside of a statement, or of a commit; or after some time, wherever it is.
     """
 
     def __init__(self, seed: int) -> None:
@@ -128,11 +134,33 @@ class Killer:
         self._left_after_change = random.randrange(1, 6) if kind == 1 else 0
         self._instructions = random.randrange(10, 2_000) if kind == 2 else 0
         if kind == 3:
-            timer = threading.Timer(random.uniform(0.005, 0.1), self.die)
-            timer.daemon = True
-            timer.start()
+            self._die_after(random.uniform(0.005, 0.1))
 
-    def watch(self, database: FileDatabase) -> None:
+    def watch(self, database: Any) -> None:
+        if isinstance(database, FileDatabase):
+            self._watch_file(database)
+        else:
+            self._watch_server()
+
+    def _watch_server(self) -> None:
+        execute = ServerConnection.execute
+
+        def watched(connection: ServerConnection, sql: str, *values: Any) -> Any:
+            if not sql.startswith("SELECT"):
+                self.note(sql.replace("{", "").replace("}", ""))
+            if self._instructions:  # while the server is at it, or while it commits
+                self._die_after(self._instructions / 500_000)
+                self._instructions = 0
+            return execute(connection, sql, *values)
+
+        ServerConnection.execute = watched  # type: ignore[method-assign]
+
+    def _die_after(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self.die)
+        timer.daemon = True
+        timer.start()
+
+    def _watch_file(self, database: FileDatabase) -> None:
         connect = database._connect
 
         def watched(mode: str = "rw") -> sqlite3.Connection:
@@ -165,8 +193,7 @@ class AuditsLater(SqlPhaseStore):
         now = self.clock.now()
 
         def move(connection: Connection) -> int | str:
-            found = recorded_order(connection, self._migration)
-            assert found is not None
+            found = known(connection, self._migration)
             if found.phase != from_phase:
                 return found.phase
             connection.execute(
@@ -196,7 +223,14 @@ class AuditsLater(SqlPhaseStore):
         return ok(Committed(now))
 
 
-async def migrate(stores: FileStores, killer: Killer, kind: type[SqlPhaseStore]) -> None:
+def stores_at(where: str) -> SqlStores:
+    """The stores in a file, or in a database with the usual tables."""
+    if "://" in where:
+        return open_stores(where, timeout=timedelta(seconds=60))
+    return open_file_stores(where, lock_timeout=timedelta(seconds=60))
+
+
+async def migrate(stores: SqlStores, killer: Killer, kind: type[SqlPhaseStore]) -> None:
     """Advance one migration after the other against all others who do, and say so before and after, until killed."""
     journal = Journal[Any](clock=stores.clock)
     calls = itertools.count()
@@ -227,7 +261,7 @@ def kills(path: str, count: str, seed: str, kind: str) -> None:
     """Fork workers, three at a time, each of which kills itself; until so many have died."""
 
     async def live(number: int) -> None:
-        stores = open_file_stores(path, clock=create_system_clock(), lock_timeout=timedelta(seconds=60))
+        stores = stores_at(path)
         killer = Killer(int(seed) * 10_000 + number)
         killer.watch(stores._database)
         async with stores:
@@ -247,20 +281,20 @@ def kills(path: str, count: str, seed: str, kind: str) -> None:
 
 
 def races(path: str, rounds: str) -> None:
-    """Fork six workers, who do everything at the same moment, each round with another file."""
+    """Fork six workers, who do everything at the same moment, each round with another migration, and file."""
     meeting = multiprocessing.get_context("fork").Barrier(6, timeout=60)
 
     async def race(number: int) -> None:
         for each in range(int(rounds)):
-            spec = spec_of("m")
+            spec = spec_of(f"m{each}")
             meeting.wait()
-            async with open_file_stores(f"{path}-{each}", lock_timeout=timedelta(seconds=60)) as stores:
+            async with stores_at(path if "://" in path else f"{path}-{each}") as stores:
                 store = stores.phase_store(spec)
                 meeting.wait()
                 say("began", each, await store.current())
                 for step, phase in enumerate(PHASES[:-1]):
                     meeting.wait()
-                    evidence = EvidenceSnapshot(f"{number}-{step}", {})
+                    evidence = EvidenceSnapshot(f"{number}-{each}-{step}", {})
                     answer = await store.try_advance(phase, PHASES[step + 1], evidence)
                     say("won" if type(answer) is Ok else "lost", each, step, await store.current())
                     meeting.wait()
@@ -289,11 +323,18 @@ def fork(work: Callable[[int], Coroutine[Any, Any, None]], number: int) -> int:
 
 
 async def opened(path: str, *args: str) -> None:
-    async with open_file_stores(path, clock=create_system_clock()) as stores:
+    async with stores_at(path) as stores:
+        await record(stores, *args)
+
+
+async def served(url: str, *args: str) -> None:
+    """The same for a process that has no patience with its database."""
+    async with open_stores(url, timeout=timedelta(milliseconds=500)) as stores:
         await record(stores, *args)
 
 
 PROGRAMS: dict[str, Callable[..., object]] = {
+    "serve": lambda *args: asyncio.run(served(*args)),
     "record": lambda *args: asyncio.run(opened(*args)),
     "kills": kills,
     "races": races,

@@ -1,4 +1,4 @@
-"""Cancellation at every await of what reads and writes the file: nothing is torn, and nothing is left behind."""
+"""Cancellation at every await of what reads and writes a database: nothing is torn, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ import pytest
 
 from phyxius.adapters import _journal_store, _recorder
 from phyxius.adapters._ledger import Batch
+from phyxius.adapters._recorder import Recorder
+from phyxius.adapters._stores import SqlStores
 from phyxius.adapters._tables import SqlRecorderTables
-from phyxius.adapters.sqlite import FileStores, Recorder, open_file_stores
-from phyxius.clock import ControlledClock, create_controlled_clock
+from phyxius.adapters.sqlite import open_file_stores
+from phyxius.clock import ControlledClock, create_controlled_clock, run_in_thread
 from phyxius.clock import _limits as limits_module
 from phyxius.handler import recorded
 from phyxius.journal import Journal
 from phyxius.migration import JournalQuery
 from phyxius.testing import record_events
+from tests.places import FILE, SERVERS, FilePlace, place_of
 
 DAY = timedelta(days=1)
 
 
 @attrs.define
 class Lab:
-    """A file, a recorder of this process with something to store, and one of another that does not answer."""
+    """A database, a recorder of this process with something to store, and one of another that does not answer."""
 
-    path: Path
+    place: Any
     clock: ControlledClock
-    stores: FileStores
+    stores: SqlStores
     journal: Journal[Any]
     recorder: Recorder
 
@@ -72,18 +75,20 @@ class Lab:
         assert ran
 
     def rows(self, sql: str) -> list[Any]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql).fetchall()
+        found: list[Any] = self.place.rows(sql)
+        return found
 
 
-@pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Lab]]]:
+@pytest.fixture(params=[FILE, *SERVERS])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Lab]]]:
     numbers = itertools.count()
 
     async def new() -> Lab:
         clock = create_controlled_clock()
-        path = tmp_path / f"{next(numbers)}.db"
-        stores = await open_file_stores(path, clock=clock).__aenter__()
+        directory = tmp_path / str(next(numbers))
+        directory.mkdir()
+        async with place_of(request.param, directory) as place:
+            stores = await place.stores(clock).__aenter__()
         journal = Journal[Any](clock=clock)
         recorder = await stores.recorder(journal, name="here", durable=["kept"]).__aenter__()
         tables = SqlRecorderTables(stores._database)
@@ -92,7 +97,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Lab]]]:
         clock.advance_by(DAY)
         await tables.create("there", False, 0, Batch(1, (), ended_ns=clock.now().shifted(DAY).wall_ns))
         record_events(journal, "seen", 3)
-        return Lab(path, clock, stores, journal, recorder)
+        return Lab(place, clock, stores, journal, recorder)
 
     yield new
     assert not any(left for ref in _recorder._running if (left := ref()) and not left.is_stranded)
@@ -148,7 +153,7 @@ OPERATIONS = ["query", "prune", "flush", "calls_in_flight", "enter", "exit", "ca
 async def test_at_every_await(
     make: Callable[[], Awaitable[Lab]], monkeypatch: pytest.MonkeyPatch, operation: str, turns: int
 ) -> None:
-    """The file is free, no event is lost or stored twice, no thread, task or call stays, and all works on."""
+    """The database is free, no event is lost or stored twice, no thread, task or call stays, and all works on."""
     monkeypatch.setattr(_journal_store, "_POLLS", 2)
     monkeypatch.setattr(_journal_store, "_POLL_SECONDS", 0.001)
     threads_before = set(threading.enumerate())
@@ -158,9 +163,7 @@ async def test_at_every_await(
         lab = await make()
         reached = await cancelled_at(getattr(lab, operation)(), moment, turns)
         # nobody holds a lock for longer than it takes to let it go
-        with closing(sqlite3.connect(lab.path, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+        await run_in_thread(lab.place.settle)
         # what was asked for once more is done, and the end is clean
         if operation != "exit":
             await getattr(lab, operation)()
@@ -203,7 +206,7 @@ def test_a_program_that_ends(tmp_path: Path, operation: str) -> None:
             journal = Journal[Any](clock=clock)
             recorder = await stores.recorder(journal, name="here", durable=["kept"]).__aenter__()
             record_events(journal, "seen", 3)
-            lab = Lab(path, clock, stores, journal, recorder)
+            lab = Lab(FilePlace(path), clock, stores, journal, recorder)
             running = asyncio.ensure_future(getattr(lab, operation)())
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -6,12 +6,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phyxius.adapters.sqlite import FileStores, Recorder, open_file_stores
+from phyxius.adapters._recorder import Recorder
+from phyxius.adapters._stores import SqlStores
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.fp import Ok
 from phyxius.handler import recorded
@@ -26,6 +26,7 @@ from phyxius.migration import (
 )
 from phyxius.testing import record_events
 from tests.stores.processes import Child
+from tests.stores.test_kills import made, where
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 DAYS, PROCESSES = 14, 20
@@ -35,7 +36,7 @@ WINDOW = DAYS * DAY
 class Process:
     """A process of the fleet: a journal, and the recorder that keeps it."""
 
-    def __init__(self, stores: FileStores, name: str, *, declares: bool = True) -> None:
+    def __init__(self, stores: SqlStores, name: str, *, declares: bool = True) -> None:
         self.journal = Journal[Any](clock=stores.clock)
         if declares:
             self.journal.declare("legacy.kept", "legacy.seen")
@@ -54,7 +55,7 @@ class Process:
         await self.recorder.__aexit__(None, None, None)
 
     async def die(self) -> None:
-        """Be gone, without another word to the file."""
+        """Be gone, without another word to the database."""
         recorder = self.recorder
         for task in recorder._tasks:
             task.cancel()
@@ -65,9 +66,9 @@ class Process:
 
 
 class Fleet:
-    """Twenty processes behind one file."""
+    """Twenty processes behind one database."""
 
-    def __init__(self, stores: FileStores, clock: ControlledClock, processes: int) -> None:
+    def __init__(self, stores: SqlStores, clock: ControlledClock, processes: int) -> None:
         self.stores = stores
         self.clock = clock
         self.processes: list[Process] = []
@@ -131,9 +132,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+async def fleet(place: Any) -> AsyncIterator[Fleet]:
     clock = create_controlled_clock(datetime(2024, 1, 1, tzinfo=UTC))
-    async with open_file_stores(tmp_path / "stores.db", clock=clock) as stores:
+    async with place.stores(clock) as stores:
         fleet = Fleet(stores, clock, PROCESSES)
         yield fleet
         for process in fleet.processes:
@@ -185,10 +186,10 @@ async def test_a_call_that_its_process_did_not_survive(fleet: Fleet) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL")
-async def test_processes_that_are_really_killed(tmp_path: Path) -> None:
+async def test_processes_that_are_really_killed(place: Any) -> None:
     """A kill leaves a gap of its recorder, but none for its durable name; and its open durable call is an event."""
-    path = tmp_path / "stores.db"
-    children = [Child("record", path, f"api-{number}", "legacy.kept") for number in range(3)]
+    await made(place)
+    children = [Child("record", where(place), f"api-{number}", "legacy.kept") for number in range(3)]
     with children[0] as dies, children[1] as dies_calling, children[2] as closes:
         for child in children:
             assert child.hear() == "ready"
@@ -196,7 +197,7 @@ async def test_processes_that_are_really_killed(tmp_path: Path) -> None:
             assert child.hear() == "done"
         dies.kill()
         later = create_controlled_clock(datetime.now(UTC) + timedelta(hours=1))
-        stores = open_file_stores(path, clock=later)
+        stores = place.stores(later)
         async with stores, stores.recorder(Journal(clock=later), name="who asks", audit_only=True):
 
             async def ask(name: str) -> Any:

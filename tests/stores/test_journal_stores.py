@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from phyxius.adapters.sqlite import open_file_stores
 from phyxius.clock import Clock, create_controlled_clock
 from phyxius.handler import HandlerEvent
 from phyxius.journal import Journal
 from phyxius.migration import JournalStore, create_memory_journal_store
 from phyxius.testing import JournalStoreHarness, aged_journal, journal_store_checks
+from tests.places import FILE, OTHERS, SERVERS, Place, place_of
 
 MakeHarness = Callable[[], Awaitable[JournalStoreHarness]]
 
@@ -35,19 +35,19 @@ class MemoryHarness:
         self.journal.declare(*names)
 
 
-class FileHarness:
-    """A file, and a recorder that keeps a journal there."""
+class PlaceHarness:
+    """A file or a server, and a recorder that keeps a journal there."""
 
     store: JournalStore
 
-    def __init__(self, path: Path, clock: Clock, stack: AsyncExitStack) -> None:
+    def __init__(self, place: Place, clock: Clock, stack: AsyncExitStack) -> None:
         self.clock = clock
         self.journal = Journal[HandlerEvent](clock=clock)
-        self._path = path
+        self._place = place
         self._open = stack
 
     async def open(self) -> None:
-        stores = await self._open.enter_async_context(open_file_stores(self._path, clock=self.clock))
+        stores = await self._open.enter_async_context(self._place.stores(self.clock))
         await self._open.enter_async_context(stores.recorder(self.journal, name="api-1"))
         self.store = stores.journal_store
 
@@ -60,7 +60,7 @@ class FileHarness:
 
     async def reopen(self) -> None:
         await self._open.aclose()
-        stores = await self._open.enter_async_context(open_file_stores(self._path, clock=self.clock))
+        stores = await self._open.enter_async_context(self._place.stores(self.clock))
         asking = stores.recorder(Journal(clock=self.clock), name="who asks", audit_only=True)
         await self._open.enter_async_context(asking)
         self.store = stores.journal_store
@@ -70,18 +70,23 @@ async def make_memory_harness() -> JournalStoreHarness:
     return MemoryHarness()
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", FILE, *SERVERS, *OTHERS])
 async def make_harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeHarness]:
     async with AsyncExitStack() as stack:
 
-        async def make_file_harness() -> JournalStoreHarness:
+        async def make_place_harness() -> JournalStoreHarness:
             clock = create_controlled_clock()
-            harness = FileHarness(tmp_path / "journal.db", clock, stack)
+            harness = PlaceHarness(place, clock, stack)
             await harness.open()
             clock.advance_by(timedelta(days=1))
             return harness
 
-        yield make_memory_harness if request.param == "memory" else make_file_harness
+        if request.param == "memory":
+            yield make_memory_harness
+        else:
+            async with place_of(request.param, tmp_path) as place:
+                yield make_place_harness
+                await stack.aclose()
 
 
 @pytest.mark.parametrize("check", journal_store_checks, ids=lambda check: check.__name__)

@@ -1,23 +1,19 @@
-"""Workers that race through one file and are killed at random moments: what they leave behind is whole."""
+"""Workers that race through one database and are killed at random moments: what they leave behind is whole."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phyxius.adapters.sqlite import open_file_stores
 from phyxius.clock import create_controlled_clock, create_system_clock
 from phyxius.journal import Journal
 from phyxius.migration import JournalQuery, define_migration
+from tests.places import FilePlace
 from tests.stores.processes import KILL_PHASES, Child
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -26,31 +22,40 @@ ALL = pytest.param(200, id="all", marks=pytest.mark.prove)
 DAY = timedelta(days=1)
 
 
-def run(path: Path, kills: int, kind: str, seed: int) -> list[list[str]]:
+def run(place: Any, kills: int, kind: str, seed: int) -> list[list[str]]:
     """Kill so many workers, and return what they said."""
-    with Child("kills", path, kills, seed, kind) as child:
+    with Child("kills", where(place), kills, seed, kind) as child:
         said = [line.split() for line in child.rest()]
     assert [words for words in said if words[0] in {"raised", "died"}] == [["died", "-9"]] * kills
     return said
 
 
-def faults_of(path: Path, said: list[list[str]]) -> Counter[str]:
-    """What is wrong in the file, given what the workers said before they died."""
+def where(place: Any) -> str:
+    """How a program finds it."""
+    return str(place.path) if isinstance(place, FilePlace) else place.url
+
+
+async def made(place: Any) -> Any:
+    """The place, with its journal begun."""
+    async with place.stores(create_system_clock()):
+        return place
+
+
+def faults_of(place: Any, said: list[list[str]]) -> Counter[str]:
+    """What is wrong in the database, given what the workers said before they died."""
     faults: Counter[str] = Counter()
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # fails if a transaction is open
-        connection.execute("ROLLBACK")
-        faults["damaged"] = connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
-        phases = {
-            name: (phase, version)
-            for name, phase, version in connection.execute("SELECT name, phase, version FROM migrations")
-        }
-        steps: dict[str, list[Any]] = {name: [] for name in phases}
-        for row in connection.execute(
-            "SELECT migration, version, from_phase, to_phase, attempt, evidence FROM transitions"
-            " WHERE version IS NOT NULL ORDER BY version"
-        ):
-            steps[row[0]].append(row[1:])
+    place.assert_idle()  # also what those left open who were killed
+    if isinstance(place, FilePlace):
+        faults["damaged"] = place.rows("PRAGMA integrity_check") != [("ok",)]
+    phases = {
+        name: (phase, version) for name, phase, version in place.rows("SELECT name, phase, version FROM migrations")
+    }
+    steps: dict[str, list[Any]] = {name: [] for name in phases}
+    for row in place.rows(
+        "SELECT migration, version, from_phase, to_phase, attempt, evidence FROM transitions"
+        " WHERE version IS NOT NULL ORDER BY version"
+    ):
+        steps[row[0]].append(row[1:])
     for name, (phase, version) in phases.items():
         taken = steps[name]
         faults["commits without their transition"] += max(version - len(taken), 0)
@@ -72,10 +77,10 @@ def faults_of(path: Path, said: list[list[str]]) -> Counter[str]:
     return +faults
 
 
-async def calls_in(path: Path) -> tuple[Counter[str], Counter[str]]:
+async def calls_in(place: Any) -> tuple[Counter[str], Counter[str]]:
     """The calls of the workers, as a query tells of them once their leases are over: all, and those that were lost."""
     clock = create_controlled_clock(datetime.now(UTC) + DAY / 2)
-    stores = open_file_stores(path, clock=clock)
+    stores = place.stores(clock)
     async with stores, stores.recorder(Journal(clock=clock), name="who asks", audit_only=True):
         found = await stores.journal_store.query(JournalQuery("legacy.read"), DAY)
     assert not found.in_flight
@@ -86,15 +91,14 @@ async def calls_in(path: Path) -> tuple[Counter[str], Counter[str]]:
 
 
 @pytest.mark.parametrize("kills", [FAST, ALL])
-def test_a_kill_leaves_nothing_half_done(tmp_path: Path, kills: int) -> None:
+async def test_a_kill_leaves_nothing_half_done(place: Any, kills: int) -> None:
     """Each commit has its transition and the other way round, and each answer that was given is true."""
-    path = tmp_path / "stores.db"
-    said = run(path, kills, "real", seed=1)
-    assert faults_of(path, said) == Counter()
+    said = run(await made(place), kills, "real", seed=1)
+    assert faults_of(place, said) == Counter()
     moved = sum(words[0] == "moved" for words in said)
     assert moved >= kills  # else they were killed before they did anything
     called = {words[1] for words in said if words[0] == "called"}
-    finished, lost = asyncio.run(calls_in(path))
+    finished, lost = await calls_in(place)
     assert finished.keys() <= called
     assert set(finished.values()) <= {1}
     # Each call that had begun is an event now: as it ended, or as lost with its worker.
@@ -104,19 +108,17 @@ def test_a_kill_leaves_nothing_half_done(tmp_path: Path, kills: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [FAST, ALL])
-def test_the_audit_in_a_second_transaction_is_found_out(tmp_path: Path, kills: int) -> None:
+async def test_the_audit_in_a_second_transaction_is_found_out(place: Any, kills: int) -> None:
     """The control: with the transition in a transaction of its own, kills leave commits without it."""
-    path = tmp_path / "stores.db"
-    faults = faults_of(path, run(path, kills, "control", seed=1))
+    faults = faults_of(place, run(await made(place), kills, "control", seed=1))
     assert faults["commits without their transition"]
 
 
-async def test_the_next_process_goes_on(tmp_path: Path) -> None:
-    """Whoever opens the file after a kill finds the phase, and takes the next step."""
-    path = tmp_path / "stores.db"
-    run(path, 3, "real", seed=2)
+async def test_the_next_process_goes_on(place: Any) -> None:
+    """Whoever comes after a kill finds the phase, and takes the next step."""
+    run(await made(place), 3, "real", seed=2)
     spec = define_migration(name="m0", phases={phase: {} for phase in KILL_PHASES})
-    async with open_file_stores(path, clock=create_system_clock()) as stores:
+    async with place.stores(create_system_clock()) as stores:
         store = stores.phase_store(spec)
         history = await store.history()
         assert await store.current() == (history[-1].to_phase if history else KILL_PHASES[0])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.stores.processes import PHASES, Child
+from tests.stores.test_kills import where
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.mark.parametrize("rounds", [pytest.param(3, id="fast"), pytest.param(100, id="all", marks=pytest.mark.prove)])
-def test_each_race_has_one_winner(tmp_path: Path, rounds: int) -> None:
+async def test_each_race_has_one_winner(place: Any, rounds: int) -> None:
     """Of the file, its first row and each transition: all see the same phase, and exactly one moved it."""
-    with Child("races", tmp_path / "stores.db", rounds) as child:
+    with Child("races", where(place), rounds) as child:
         said = Counter(child.rest())
     expected: Counter[str] = Counter({"ended 0": 6})
     for each in range(rounds):
