@@ -2,7 +2,8 @@
 
 The blocks of a page share a namespace and an event loop, and may ``await`` at top level. Where a ``text``
 block follows directly, it is what the ``python`` block prints, exactly. ``<!-- skip: next -->`` passes over
-a block.
+a block. A page that mentions ``database_url`` is given the URL of an empty PostgreSQL database by that name,
+and is skipped where there is no server.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import asyncio
 import inspect
 import io
+import itertools
 import re
 from contextlib import redirect_stdout
 from textwrap import dedent
@@ -19,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 from sybil import Region
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
+from tests.servers import server
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sybil import Document, Example
 
 _RUNNER = "__runner__"
+_DATABASE = "database_url"
+_numbers = itertools.count(1)
 _lex = FencedCodeBlockLexer("python")
 _OUTPUT = re.compile(r"\s*^[ \t]*```text\n(?P<output>.*?)^[ \t]*```$", re.MULTILINE | re.DOTALL)
 
@@ -47,7 +53,16 @@ def parse_python_blocks(document: Document) -> Iterator[Region]:
         yield Region(block.start, block.end, parsed, _evaluate)
 
 
+def _new_database() -> str:
+    name = f"page_{next(_numbers)}"
+    postgresql = server("postgresql")
+    postgresql.run(f"CREATE DATABASE {name}")
+    return str(postgresql.url()).replace("/postgres?", f"/{name}?")
+
+
 def _evaluate(example: Example) -> str | None:
+    if _DATABASE in example.document.text and _DATABASE not in example.namespace:
+        example.namespace[_DATABASE] = _new_database()
     source, expected = example.parsed
     padding = "\n" * (example.line + source.line_offset)  # so that tracebacks show the page's own lines
     code = compile(padding + source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)

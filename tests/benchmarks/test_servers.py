@@ -66,7 +66,7 @@ class Bench:
         if self.place.is_mysql:
             rows = f"SELECT {values}, concat('{{\"n\":', n, '}}') FROM (SELECT seq AS n FROM seq_1_to_{count}) AS s"
         else:
-            rows = f"SELECT {values}, concat('{{\"n\":', n, '}}') FROM generate_series(1, {count}) AS n"
+            rows = f"SELECT {values}, concat('{{\"n\":', n, '}}') FROM generate_series(1::bigint, {count}) AS n"
         self.place.change(f"INSERT INTO events ({columns}) {rows}")
         self.place.server.run(
             f"ANALYZE TABLE {PREFIX}events" if self.place.is_mysql else f"VACUUM ANALYZE {PREFIX}events"

@@ -20,7 +20,8 @@ from phyxius.migration import SpecError
 class ServerStores(SqlStores):
     """The stores of one database, made by `open_stores`. They work while the context is open.
 
-    To enter it raises `ServerStoreError` if the database cannot be used: its tables are missing or newer, ...
+    To enter it raises `ServerStoreError` if the database cannot be used: its tables are missing or newer, it cannot be
+    reached, this user may not do what is needed.
     """
 
 
