@@ -278,3 +278,16 @@ async def test_an_engine_that_commits_each_statement(place: ServerPlace) -> None
         await lane.transact("READ COMMITTED", lambda each: each.execute(WRITE))
         assert version(place) == 2
     await engine.dispose()
+
+
+async def test_a_pool_of_one_connection(place: ServerPlace) -> None:
+    """It is not kept then: what writes needs it, too."""
+    engine = create_async_engine(place.url, pool_size=1, max_overflow=0)
+    async with open_stores(engine, clock=create_controlled_clock()) as stores:
+        store = stores.phase_store(SPEC)
+        assert await store.current() == "a"
+        assert await store.current() == "a"
+        assert await store.resolve("x") is None
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+    await engine.dispose()

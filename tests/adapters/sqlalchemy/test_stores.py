@@ -38,6 +38,7 @@ def connections(place: ServerPlace) -> int:
         ("mysql+pymysql://a/b", "no async driver: write postgresql.asyncpg"),
         ("sqlite+aiosqlite:///a", "phyxius.adapters.sqlite.open_file_stores|driver that is installed"),
         (3, "an async engine or a URL is wanted, not int"),
+        (create_async_engine("postgresql+asyncpg://a/b", poolclass=sa.StaticPool), "share one connection"),
         (sa.create_engine("sqlite://"), "pass the async one, of create_async_engine"),
     ],
 )

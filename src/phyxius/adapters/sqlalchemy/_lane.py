@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -111,7 +111,7 @@ class Lane:
         except BaseException as error:
             await _leave(connection, error)
             raise
-        if self._idle is None:
+        if self._idle is None and self._has_others():
             self._idle = connection
         else:
             await connection.close()
@@ -126,6 +126,11 @@ class Lane:
             await _leave(connection, error)
             raise
         await connection.close()
+
+    def _has_others(self) -> bool:
+        """Whether the pool can be left with one connection less."""
+        size: Callable[[], int] = getattr(self.engine.pool, "size", lambda: 0)  # not every pool has a bound
+        return size() != 1
 
     async def _connect(self) -> AsyncConnection:
         try:

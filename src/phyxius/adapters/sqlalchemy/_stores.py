@@ -41,7 +41,8 @@ def open_stores(
 
     Args:
         source: Your async engine, which stays open, or a URL with an async driver, such as
-            "postgresql+asyncpg://user:password@host/database". One connection of the engine is kept for reading.
+            "postgresql+asyncpg://user:password@host/database". One connection of the engine is kept for reading, unless
+            its pool has but one.
         prefix: What the names of the tables begin with.
         schema: The schema that they are in (with MySQL: the database); that of the connection unless given.
         clock: The journal's clock; the system clock unless given.
@@ -54,8 +55,7 @@ def open_stores(
         SpecError: A URL or an engine that is none of these, a name that a database would misread, a time that is not
             positive, a bound that is not.
     """
-    if not isinstance(source, AsyncEngine):
-        source = _url(source)
+    source = _source(source)
     check_duration(timeout, "timeout")
     check_count(max_window_events, "max_window_events")
     if time not in (None, "database", "process"):
@@ -89,10 +89,17 @@ async def create_schema(
         SpecError: As for `open_stores`.
         ServerStoreError: The database cannot be reached, or this user may not make tables there.
     """
-    if not isinstance(source, AsyncEngine):
-        source = _url(source)
+    source = _source(source)
     check_duration(timeout, "timeout")
     await ServerDatabase(source, Naming(prefix, schema), create_system_clock(), timeout, own_time=False).create()
+
+
+def _source(source: object) -> sa.URL | AsyncEngine:
+    if not isinstance(source, AsyncEngine):
+        return _url(source)
+    if isinstance(source.pool, sa.StaticPool):
+        raise SpecError("an engine whose callers share one connection (StaticPool) cannot have transactions of its own")
+    return source
 
 
 def _url(source: object) -> sa.URL:
