@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -952,3 +953,27 @@ async def test_closed_stores_answer_nothing(clock: ControlledClock, place: Place
             async with asking(stores):
                 assert (await ask(stores)).events == ()
     assert stores.journal_store.clock is clock
+
+
+async def test_a_look_that_takes_long_is_taken_again(place: Place, clock: ControlledClock, monkeypatch: Any) -> None:
+    """The window reaches as far back as it was asked for, however long it took to ask."""
+    async with place.stores(clock) as stores, asking(stores):
+        clock.advance_by(DAY)
+        began, slow = clock.now(), [5 * SECOND, 7 * SECOND]
+        looked = _reading.look
+
+        def look(*args: Any) -> Any:
+            moment, rows = looked(*args)
+            return attrs.evolve(moment, after=moment.after.shifted(slow.pop() if slow else SECOND)), rows
+
+        monkeypatch.setattr(_reading, "look", look)
+        window = await ask(stores, READ, HOUR)
+        assert window.until - window.since == HOUR
+        assert window.until <= began.wall
+
+
+async def test_a_clock_that_is_set_all_the_time(stores: SqlStores, journal: Journal[Any], recorder: Recorder) -> None:
+    """Nobody can tell how long ago anything was, and there is an end to trying."""
+    recorder.must_tell = lambda looked: True  # type: ignore[method-assign]
+    with pytest.raises(Exception, match="set forward again and again"):
+        await ask(stores)

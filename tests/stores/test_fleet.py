@@ -12,6 +12,8 @@ import pytest
 
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._stores import SqlStores
+from phyxius.adapters.sqlalchemy._database import ServerDatabase
+from phyxius.adapters.sqlite._database import FileDatabase
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.fp import Ok
 from phyxius.handler import recorded
@@ -132,7 +134,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(place: Any) -> AsyncIterator[Fleet]:
+async def fleet(place: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
+    for database in (FileDatabase, ServerDatabase):  # what a recorder does in real time, it is told to do here
+        monkeypatch.setattr(database, "poll_seconds", 3_600)
     clock = create_controlled_clock(datetime(2024, 1, 1, tzinfo=UTC))
     async with place.stores(clock) as stores:
         fleet = Fleet(stores, clock, PROCESSES)

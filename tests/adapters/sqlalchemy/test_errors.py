@@ -37,6 +37,8 @@ def translated(state: str) -> DBAPIError:
         (wrapped(StateError("42P01")), "missing"),
         (translated("42P01"), "missing"),
         (wrapped(StateError("42501")), "denied"),
+        (StateError("3D000"), "no_database"),
+        (wrapped(Exception(1049, "unknown database")), "no_database"),
         (StateError("28P01"), "denied"),
         (wrapped(StateError("25006")), "read_only"),
         (wrapped(StateError("53100")), "full"),
@@ -72,6 +74,12 @@ def test_what_may_hold_the_values_of_a_row_is_left_out() -> None:
     told = server_error("db", wrapped(StateError("23505", "duplicate key\nDETAIL: Key (note)=(hunter2) exists")))
     assert told.detail == "StateError: duplicate key"
     assert server_error("db", wrapped(Exception())).detail == "Exception: "
+
+    class InvalidPasswordError(Exception):
+        """As asyncpg calls it."""
+
+    refused = InvalidPasswordError('password authentication failed for user "app"')
+    assert server_error("db", refused).detail == f"InvalidPasswordError: {refused}"
 
 
 def test_it_can_be_sent_to_another_process() -> None:

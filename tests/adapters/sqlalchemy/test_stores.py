@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phyxius.adapters.sqlalchemy import ServerStoreError, ServerStores, create_schema, open_stores
 from phyxius.clock import create_controlled_clock, create_system_clock
@@ -32,12 +34,17 @@ def connections(place: ServerPlace) -> int:
 @pytest.mark.parametrize(
     "source,text",
     [
-        ("nonsense", "no URL of SQLAlchemy"),
-        ("nosuch+driver://a/b", "no URL of SQLAlchemy with a driver that is installed"),
-        ("postgresql+psycopg2://a/b", "no async driver|driver that is installed"),
+        ("nonsense", "such as .postgresql.asyncpg://.*Could not parse"),
+        ("postgres://a/b", "for PostgreSQL and for MySQL or MariaDB, not for 'postgres'"),
+        ("postgresql+nosuch://a/b", "with a driver that is installed: Can't load plugin"),
+        ("postgresql+psycopg2://a/b", "no async driver: write postgresql.asyncpg"),
         ("mysql+pymysql://a/b", "no async driver: write postgresql.asyncpg"),
-        ("sqlite+aiosqlite:///a", "phyxius.adapters.sqlite.open_file_stores|driver that is installed"),
-        (3, "an async engine or a URL is wanted, not int"),
+        ("mysql+mysqlconnector://a/b", "no async driver"),
+        ("mysql+asyncmyy://a/b", "with a driver that is installed"),
+        ("sqlite:///a", "phyxius.adapters.sqlite.open_file_stores"),
+        ("sqlite+aiosqlite:///a", "phyxius.adapters.sqlite.open_file_stores"),
+        (None, "such as .postgresql.asyncpg://.*, not NoneType"),
+        (3, "an async engine or a URL is wanted, .* not int"),
         (create_async_engine("postgresql+asyncpg://a/b", poolclass=sa.StaticPool), "share one connection"),
         (sa.create_engine("sqlite://"), "pass the async one, of create_async_engine"),
     ],
@@ -143,6 +150,43 @@ async def test_it_works_where_it_was_opened(place: ServerPlace) -> None:
     async with open_stores(place.url) as stores:
         await asyncio.to_thread(lambda: asyncio.run(elsewhere(stores)))
         assert await stores.phase_store(SPEC).current() == "a"
+
+
+@pytest.mark.parametrize("use", [create_schema, lambda engine: open_stores(engine).__aenter__()], ids=["make", "open"])
+def test_an_engine_of_another_event_loop(use: Callable[[AsyncEngine], Awaitable[object]]) -> None:
+    """Its connections are of no use here, which is said where the stores are opened, or made."""
+    engine = create_async_engine(ServerPlace("postgresql").url)
+
+    async def connect() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    async def elsewhere() -> None:
+        with pytest.raises(ServerStoreError, match="connections of another event loop"):
+            await use(engine)
+
+    with asyncio.Runner() as one:
+        one.run(connect())
+        asyncio.run(elsewhere())
+        one.run(engine.dispose())
+
+
+async def test_a_database_that_is_not_there(place: ServerPlace) -> None:
+    """It is told from tables that are not there, and so is a driver that is not installed."""
+    url = sa.make_url(place.url).set(database="nowhere")
+    for work in (create_schema(url), open_stores(url).__aenter__()):
+        with pytest.raises(ServerStoreError, match="no such database") as caught:
+            await work
+        assert caught.value.problem == "no_database"
+    assert ("host=" in caught.value.place) is not place.is_mysql
+    assert ("unix_socket=" in caught.value.place) is place.is_mysql
+
+
+def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said where the URL is passed, and not when it is connected to."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SpecError, match=r"psycopg.*|pip install .phyxius-migration"):
+        open_stores("postgresql://a/b")
 
 
 async def test_an_engine_of_ours_hides_what_it_is_given(place: ServerPlace) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine, Hashable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -24,6 +25,7 @@ from phyxius.adapters.sqlalchemy._portal import Portal
 from phyxius.clock import Clock, carried_on, run_in_thread, uninterrupted
 
 T = TypeVar("T")
+_SOCKETS = {"host", "unix_socket"}
 
 
 class ServerDatabase:
@@ -66,8 +68,9 @@ class ServerDatabase:
 
     @property
     def place(self) -> str:
-        """Where it is, without password and options."""
-        return f"{self._url.set(query={}).render_as_string(hide_password=True)} ({self._naming.table('*')})"
+        """Where it is, without password and options, but with its socket."""
+        query = {key: value for key, value in self._url.query.items() if key in _SOCKETS}
+        return f"{self._url.set(query=query).render_as_string(hide_password=True)} ({self._naming.table('*')})"
 
     def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> ServerStoreError:
         """What the stores raise."""
@@ -90,7 +93,8 @@ class ServerDatabase:
         self._blocking, self._portal = None, Portal("phyxius-write")
         begun = False
         try:
-            self._name = await self._carried_on(self._prepare(lane))
+            with self._of_this_loop():
+                self._name = await self._carried_on(self._prepare(lane))
             begun = True
         finally:
             if not begun:
@@ -104,7 +108,8 @@ class ServerDatabase:
         """
         lane = self._new_lane(self._engine())
         try:
-            await lane.transact("READ COMMITTED", self._create)
+            with self._of_this_loop():
+                await lane.transact("READ COMMITTED", self._create)
         finally:
             await lane.close()
             if not isinstance(self._source, AsyncEngine):
@@ -114,6 +119,16 @@ class ServerDatabase:
         assert isinstance(connection, ServerConnection)
         with self._kind.one_at_a_time(connection.raw):
             schema.create(connection.raw, self._naming)
+
+    @contextlib.contextmanager
+    def _of_this_loop(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if "loop" not in str(error):
+                raise
+            detail = "the engine has connections of another event loop; make one in each, or `await engine.dispose()`"
+            raise ServerStoreError(self.place, "not_open", f"{detail} there first") from None
 
     def _engine(self) -> AsyncEngine:
         if isinstance(self._source, AsyncEngine):

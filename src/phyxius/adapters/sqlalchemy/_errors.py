@@ -9,6 +9,7 @@ import attrs
 from phyxius.adapters._redaction import redacted
 
 ServerProblem: TypeAlias = Literal[
+    "no_database",
     "missing",
     "older",
     "newer",
@@ -23,18 +24,19 @@ ServerProblem: TypeAlias = Literal[
 ]
 
 _PROBLEMS: dict[ServerProblem, str] = {
+    "no_database": "there is no such database; create it, or mend its name in the URL",
     "missing": "the tables are not there, or not all; run `await create_schema(engine)` once, or let Alembic make them"
     " from phyxius.adapters.sqlalchemy.metadata, and look whether prefix= and schema= are right",
     "older": "the tables are of an earlier version; run `await create_schema(engine)`, or your Alembic migration",
     "newer": "a newer version of this library made the tables, and this one leaves them alone; upgrade"
     " phyxius-migration here",
-    "denied": "this user may not do that; grant it SELECT, INSERT, UPDATE and DELETE on the tables, or mend the"
-    " password",
+    "denied": "this user may not do that; mend the user and the password, or grant it SELECT, INSERT, UPDATE and DELETE"
+    " on the tables, and CREATE to whoever makes them",
     "read_only": "it cannot be written; connect to the primary, and not to a replica",
     "full": "it has no room left; make room, and nothing that was committed is lost",
     "busy": "others were in the way for too long, and nothing was changed; look for a transaction that stays open",
-    "unreachable": "it cannot be reached, or did not answer in time; see that it runs, and that the network lets"
-    " this process through",
+    "unreachable": "it cannot be reached, or did not answer in time; see that it runs, that the network lets this"
+    " process through, and that the engine's pool has a connection left",
     "not_open": "it is not open; use its stores inside `async with open_stores(...) as stores:`",
     "not_recorded": "this process keeps no record in it, so it cannot vouch even for itself; enter "
     "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
@@ -45,7 +47,7 @@ _OF_STATE: dict[str, ServerProblem] = {
     "08": "unreachable",
     "25006": "read_only",
     "28": "denied",
-    "3D000": "missing",
+    "3D000": "no_database",
     "3F000": "missing",
     "40": "busy",
     "42501": "denied",
@@ -64,7 +66,7 @@ _OF_ERRNO: dict[int, ServerProblem] = {
     1040: "unreachable",
     1044: "denied",
     1045: "denied",
-    1049: "missing",
+    1049: "no_database",
     1054: "missing",
     1114: "full",
     1142: "denied",
@@ -88,8 +90,8 @@ class ServerStoreError(Exception):
 
     Attributes:
         place: The database, without its password.
-        problem: What is wrong: `"missing"`, `"older"`, `"newer"`, `"denied"`, `"read_only"`, `"full"`, `"busy"`,
-            `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
+        problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"denied"`, `"read_only"`,
+            `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
         detail: What the database, its driver or the network said, where something was said.
     """
 
@@ -106,7 +108,7 @@ def server_error(place: str, error: BaseException) -> ServerStoreError:
     """What SQLAlchemy, a driver or the network raised, as one of ours, without bound parameters."""
     cause = driver_error(error)
     first, *_ = str(cause).splitlines() or [""]  # what may follow can hold the values of a row
-    return ServerStoreError(place, problem_of(error), redacted(f"{type(cause).__name__}: {first}"))
+    return ServerStoreError(place, problem_of(error), f"{type(cause).__name__}: {redacted(first)}")
 
 
 def problem_of(error: BaseException) -> ServerProblem:

@@ -135,7 +135,7 @@ class Lane:
     async def _connect(self) -> AsyncConnection:
         try:
             return await self.engine.connect()
-        except _TROUBLE:
+        except (*_TROUBLE, RuntimeError):
             raise
         except Exception as error:  # noqa: BLE001 - drivers raise errors of their own while they connect
             raise server_error(self.place, error) from None

@@ -12,9 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from phyxius.adapters._arguments import check_count, check_duration
 from phyxius.adapters._stores import SqlStores
 from phyxius.adapters.sqlalchemy._database import ServerDatabase
+from phyxius.adapters.sqlalchemy._dialects import dialect_of
 from phyxius.adapters.sqlalchemy._schema import PREFIX, Naming
 from phyxius.clock import Clock, ControlledClock, create_system_clock
 from phyxius.migration import SpecError
+
+_SUCH_AS = 'such as "postgresql+asyncpg://user:password@host/database" (pip install "phyxius-migration[postgresql]")'
 
 
 class ServerStores(SqlStores):
@@ -105,15 +108,17 @@ def _source(source: object) -> sa.URL | AsyncEngine:
 def _url(source: object) -> sa.URL:
     if not isinstance(source, (str, sa.URL)):
         hint = "; pass the async one, of create_async_engine" if isinstance(source, sa.Engine) else ""
-        raise SpecError(f"an async engine or a URL is wanted, not {type(source).__name__}{hint}")
+        raise SpecError(f"an async engine or a URL is wanted, {_SUCH_AS}, not {type(source).__name__}{hint}")
     try:
         url = sa.make_url(source)
-        is_async = url.get_dialect(_is_async=True).is_async
+        dialect_of(url.get_backend_name())
+        dialect = url.get_dialect(_is_async=True)
+        if dialect.is_async:
+            dialect.import_dbapi()
+            return url
     except (ArgumentError, ImportError) as error:
-        raise SpecError(f"that is no URL of SQLAlchemy with a driver that is installed: {error}") from None
-    if not is_async:
-        raise SpecError(
-            f"{url.drivername!r} is no async driver: write postgresql+asyncpg, postgresql+psycopg, mysql+asyncmy or"
-            " mysql+aiomysql"
-        )
-    return url
+        raise SpecError(f"a URL is wanted, {_SUCH_AS}, with a driver that is installed: {error}") from None
+    raise SpecError(
+        f"{url.drivername!r} is no async driver: write postgresql+asyncpg, postgresql+psycopg, mysql+asyncmy or"
+        " mysql+aiomysql"
+    )
