@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Hashable, Iterable
 
@@ -12,6 +13,7 @@ from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._moment import Moment, look
 from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
+from phyxius.clock import uninterrupted
 
 _GONE = "this recorder's row is gone; restart it"
 
@@ -31,6 +33,7 @@ class _Start:
     recorder: int
     key: str
     call: CallRow
+    begun: bool = False
     written: bool = False
     error: Exception | None = None
 
@@ -52,17 +55,28 @@ class _Starts:
         return [start for start in list(self._waiting.values()) if not start.written and start.error is None]
 
     def write(self, items: list[_Start], connection: Connection, /) -> None:
+        items = [start for start in items if id(start) in self._waiting]  # some may have left while it was begun
+        for start in items:
+            start.begun = True
         for recorder in {start.recorder for start in items}:
             starts = [start for start in items if start.recorder == recorder]
-            if not _is_known(connection, recorder):
+            row = connection.execute(
+                "SELECT ended_ns, {now} FROM {recorders} WHERE id = :id",
+                {"id": recorder, "now": self._database.clock.now().wall_ns},
+            ).fetchone()
+            if row is None:
                 self.failed(starts, self._database.error("failed", _GONE))  # others may be well
                 continue
             _insert_starts(connection, recorder, [(start.key, start.call) for start in starts])
-            # A recorder lives as long as its calls begin, also when it was held up for longer than its lease.
-            connection.execute(
-                "UPDATE {recorders} SET ended_ns = :now WHERE id = :id AND ended_ns < :now",
-                {"id": recorder, "now": max(start.call.started_ns for start in starts)},
-            )
+            # A recorder lives as long as its calls begin, also when it was held up for longer than its lease; by what
+            # the database says, for a host that was suspended does not know how long it was away.
+            ended_ns, now_ns = row
+            alive_ns = max(now_ns, *(start.call.started_ns for start in starts))
+            if ended_ns < alive_ns:
+                connection.execute(
+                    "UPDATE {recorders} SET ended_ns = :alive WHERE id = :id AND ended_ns < :alive",
+                    {"id": recorder, "alive": alive_ns},
+                )
 
     def written(self, items: list[_Start]) -> None:
         for start in items:
@@ -78,7 +92,9 @@ class SqlRecorderTables:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Apart, for they may be written by two connections: what both wrote might come back after it was deleted.
         self._starts = _Starts(database)
+        self._blocking_starts = _Starts(database)
 
     @property
     def key(self) -> Hashable:
@@ -154,22 +170,26 @@ class SqlRecorderTables:
         try:
             await self._database.write_together(self._starts)
             _check_written(start)
+        except asyncio.CancelledError:
+            if start.begun:  # its end would miss it if it were told before the start is there, or is not
+                await uninterrupted(self._database.write_together(self._starts))
+            raise
         finally:
             self._starts.remove(start)
 
     def keep_blocking(self, recorder: int, key: str, call: CallRow) -> None:
         """The same for code that cannot await."""
         start = _Start(recorder, key, call)
-        self._starts.add(start)
+        self._blocking_starts.add(start)
         try:
-            self._database.write_together_blocking(self._starts)
+            self._database.write_together_blocking(self._blocking_starts)
             _check_written(start)
         finally:
-            self._starts.remove(start)
+            self._blocking_starts.remove(start)
 
 
 def _check_written(start: _Start) -> None:
-    if start.error is not None and not start.written:  # who else tried may have done it
+    if start.error is not None:
         raise start.error
 
 

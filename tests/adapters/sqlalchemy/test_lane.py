@@ -291,3 +291,39 @@ async def test_a_pool_of_one_connection(place: ServerPlace) -> None:
         async with engine.connect() as connection:
             await connection.execute(sa.text("SELECT 1"))
     await engine.dispose()
+
+
+async def test_a_primary_that_is_one_no_more(tmp_path: Path) -> None:
+    """Where nothing can be written, the connections are given up: others may lead to the primary that is."""
+    async with place_of("postgresql", tmp_path) as place, place.stores(create_controlled_clock()) as stores:
+        await stores.phase_store(SPEC).current()
+        lane: Lane = stores._database._lane
+        assert await lane.read(lambda each: each.execute(READ).fetchone()[0]) == "a"
+        assert lane._idle is not None
+
+        def write(connection: Connection) -> None:
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute(WRITE)
+
+        with pytest.raises(ServerStoreError, match="connect to the primary"):
+            await lane.transact("READ COMMITTED", write)
+        assert lane._idle is None
+        await lane.transact("READ COMMITTED", lambda each: each.execute(WRITE))
+
+
+async def test_a_closed_lane_keeps_nothing(lane: Lane) -> None:
+    """What still ran while it was closed gives its connection back."""
+    gate = asyncio.Event()
+
+    def slow(connection: Connection) -> str:
+        assert isinstance(connection, ServerConnection)
+        raw: Any = connection.raw.connection.dbapi_connection
+        raw.run_async(lambda _: gate.wait())
+        return str(connection.execute(READ).fetchone()[0])
+
+    reading = asyncio.ensure_future(lane.read(slow))
+    await asyncio.sleep(0)
+    await lane.close()
+    gate.set()
+    assert await reading == "a"
+    assert lane._idle is None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from phyxius.adapters.sqlalchemy._portal import Portal
+from phyxius.adapters.sqlalchemy._portal import Portal, PortalClosedError
+
+LIMIT = timedelta(seconds=30)
 
 
 async def where(error: Exception | None = None) -> threading.Thread:
@@ -34,17 +38,17 @@ def test_it_runs_coroutines_elsewhere() -> None:
     assert seen == [first] * 5
     with pytest.raises(KeyError):
         portal.call(where(KeyError("x")))
-    portal.close(where())
+    portal.close(where(), LIMIT)
     assert not first.is_alive()
 
 
 def test_it_closes_what_never_began() -> None:
     """There is no thread, and the last coroutine is not run; one that began runs it, also if that fails."""
+    Portal("over there").close(where(KeyError("it ran")), LIMIT)
     portal = Portal("over there")
-    portal.close(where(KeyError("it ran")))
     thread = portal.call(where())
     with pytest.raises(KeyError):
-        portal.close(where(KeyError("it ran")))
+        portal.close(where(KeyError("it ran")), LIMIT)
     assert not thread.is_alive()
 
 
@@ -57,4 +61,35 @@ def test_it_does_not_wait_for_itself() -> None:
 
     with pytest.raises(RuntimeError, match="finalizer"):
         portal.call(finalize(where()))
-    portal.close(where())
+    portal.close(where(), LIMIT)
+
+
+def test_nobody_waits_for_ever() -> None:
+    """What runs when it is closed ends first, or is cancelled in time; who calls it later is told."""
+    portal = Portal("over there")
+    began, gate = threading.Event(), asyncio.Event()
+    ended: list[BaseException | str] = []
+
+    async def work(waits: bool) -> str:
+        began.set()
+        await (gate.wait() if waits else asyncio.sleep(0))
+        return "done"
+
+    def call(waits: bool) -> None:
+        try:
+            ended.append(portal.call(work(waits)))
+        except BaseException as error:  # noqa: BLE001 - it is looked at
+            ended.append(error)
+
+    callers = [threading.Thread(target=call, args=(waits,)) for waits in (False, True)]
+    for caller in callers:
+        began.clear()
+        caller.start()
+        assert began.wait(30)
+    portal.close(where(), timedelta(milliseconds=10))
+    for caller in callers:
+        caller.join(30)
+    assert ended[0] == "done"
+    assert isinstance(ended[1], concurrent.futures.CancelledError)
+    with pytest.raises(PortalClosedError):
+        portal.call(where())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import attrs
 import pytest
 
+from phyxius.adapters import _journal_store
 from phyxius.adapters.sqlalchemy import ServerStores
+from phyxius.adapters.sqlalchemy._database import ServerDatabase
 from phyxius.clock import Clock, Instant, create_system_clock
 from phyxius.handler import recorded
 from phyxius.journal import Journal
@@ -47,7 +50,7 @@ def set_server(stores: ServerStores, by: timedelta, original: Callable[[], str])
     """Set the server's clock, as far as these stores can tell: what it shows is that much more."""
     database: Any = stores._database
     ns = by // timedelta(microseconds=1) * 1_000
-    dialect = attrs.evolve(database._dialect, now=f"({original()} + {ns})")
+    dialect = database._dialect = attrs.evolve(database._dialect, now=f"({original()} + {ns})")
     for lane in filter(None, (database._lane, database._blocking)):
         lane.statements.dialect = dialect
         lane.statements._kept.clear()
@@ -165,3 +168,27 @@ async def test_steps_are_stamped_by_the_server(place: ServerPlace) -> None:
         true = create_system_clock().now()
         assert step.at.wall_ns == answer.value.at.wall_ns
         assert abs(true.wall_ns - step.at.wall_ns) < 60 * 10**9
+
+
+async def test_a_call_of_a_host_that_was_suspended(place: ServerPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not know how long it was away. The database does, and so its call is seen, although its lease is over."""
+    monkeypatch.setattr(ServerDatabase, "poll_seconds", 3_600)
+    clock = create_system_clock()
+    journal, asking = Journal[Any](clock=clock), Journal[Any](clock=clock)
+    journal.declare("read")
+    async with (
+        place.stores(clock) as stores,
+        place.stores(clock) as others,
+        stores.recorder(journal, name="suspended", durable=["read"]),
+    ):
+        now: str = stores._database._dialect.now  # type: ignore[attr-defined]
+        for each in (stores, others):
+            set_server(each, 2 * HOUR, lambda: now)  # type: ignore[arg-type]
+        async with others.recorder(asking, name="who asks", audit_only=True):
+            call = recorded(journal, "read")
+            await asyncio.to_thread(call.__enter__)
+            own = others.journal_store.query
+            monkeypatch.setattr(_journal_store, "running_recorders", lambda key: [])  # as another process would ask
+            window = await own(READ, MINUTE)
+            assert len(window) + len(window.in_flight) == 1
+            call.__exit__(None, None, None)

@@ -21,7 +21,7 @@ from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import dialect_of
 from phyxius.adapters.sqlalchemy._errors import ServerStoreError
 from phyxius.adapters.sqlalchemy._lane import Lane
-from phyxius.adapters.sqlalchemy._portal import Portal
+from phyxius.adapters.sqlalchemy._portal import Portal, PortalClosedError
 from phyxius.clock import Clock, carried_on, run_in_thread, uninterrupted
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class ServerDatabase:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2 * self._timeout.total_seconds())
         try:
-            await run_in_thread(partial(self._portal.close, self._close_blocking()))
+            await run_in_thread(partial(self._portal.close, self._close_blocking(), 2 * self._timeout))
         finally:
             await lane.close()
             if not isinstance(self._source, AsyncEngine):
@@ -232,7 +232,10 @@ class ServerDatabase:
 
     def write_together_blocking(self, group: WriteGroup) -> None:
         """The same for code that cannot await: on an event loop of its own, since this one may be waiting for it."""
-        self._portal.call(self._write_blocking(self._open_lane(), group))
+        try:
+            self._portal.call(self._write_blocking(self._open_lane(), group))
+        except PortalClosedError:
+            raise ServerStoreError(self.place, "not_open") from None
 
     async def _write_blocking(self, lane: Lane, group: WriteGroup) -> None:
         if self._blocking is None:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from phyxius.adapters._database import Work, WriteGroup
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import Isolation, ServerDialect
-from phyxius.adapters.sqlalchemy._errors import ServerStoreError, is_conflict, is_lost, server_error
+from phyxius.adapters.sqlalchemy._errors import ServerStoreError, is_conflict, is_lost, problem_of, server_error
 from phyxius.adapters.sqlalchemy._watchdog import Watchdog
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ class Lane:
     place: str
     limit: timedelta
     _idle: AsyncConnection | None = None
+    _closed: bool = False
     _group: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     async def read(self, work: Work[T]) -> T:
@@ -73,6 +74,8 @@ class Lane:
                     await connection.commit()
                     return answer
             except _TROUBLE as error:
+                if problem_of(error) == "read_only":  # it is the primary no more, also for what is read
+                    await self._let_go()
                 # The server that refuses to commit says so; one that was lost meanwhile may have done it.
                 if not left or not (is_conflict(error) or (is_lost(error) and not is_committing)):
                     raise server_error(self.place, error) from None
@@ -90,6 +93,10 @@ class Lane:
 
     async def close(self) -> None:
         """Let go of the connection that is kept."""
+        self._closed = True
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None:
             # The server may be gone, and so is the connection; or its event loop, of which drivers complain.
@@ -111,7 +118,7 @@ class Lane:
         except BaseException as error:
             await _leave(connection, error)
             raise
-        if self._idle is None and self._has_others():
+        if self._idle is None and not self._closed and self._has_others():
             self._idle = connection
         else:
             await connection.close()
@@ -143,6 +150,6 @@ class Lane:
 
 async def _leave(connection: AsyncConnection, error: BaseException) -> None:
     """Give a connection back; one on which somebody may still answer is closed."""
-    if isinstance(error, (asyncio.CancelledError, OSError)) or is_lost(error):
+    if isinstance(error, (asyncio.CancelledError, OSError)) or is_lost(error) or problem_of(error) == "read_only":
         await connection.invalidate()
     await connection.close()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class PortalClosedError(RuntimeError):
+    """It was closed, and runs nothing any more."""
 
 
 class Portal:
@@ -16,6 +21,7 @@ class Portal:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -23,31 +29,49 @@ class Portal:
         """Run a coroutine to its end, and wait for it.
 
         Raises:
+            PortalClosedError: It was closed.
             RuntimeError: A finalizer calls it in the very thread that would have to do it.
             BaseException: Whatever the coroutine raised.
         """
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a finalizer called this in the very thread that would have to do it")
-        return asyncio.run_coroutine_threadsafe(work, self._started()).result()
+        with self._lock:  # what is begun before the end is waited for, and nothing begins after it
+            if self._closed:
+                work.close()
+                raise PortalClosedError("it was closed")
+            answer = asyncio.run_coroutine_threadsafe(work, self._started())
+        return answer.result()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+            self._thread.start()
+        return self._loop
 
-    def close(self, last: Coroutine[Any, Any, object]) -> None:
-        """Run a last coroutine, if there were others before it, and end the thread."""
+    def close(self, last: Coroutine[Any, Any, object], limit: timedelta) -> None:
+        """Let end what has begun, run a last coroutine, and end the thread.
+
+        What is not done within `limit`, in real time, is cancelled.
+        """
+        with self._lock:
+            self._closed = True
         if self._loop is None or self._thread is None:
             last.close()
             return
         try:
-            self.call(last)
+            asyncio.run_coroutine_threadsafe(_end(last, limit), self._loop).result()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-            self._loop = self._thread = None
+
+
+async def _end(last: Coroutine[Any, Any, object], limit: timedelta) -> None:
+    if running := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, late = await asyncio.wait(running, timeout=limit.total_seconds())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    await last
