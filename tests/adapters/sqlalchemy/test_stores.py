@@ -208,3 +208,41 @@ async def test_a_server_that_is_not_there() -> None:
             await open_stores(url).__aenter__()
         assert caught.value.problem == "unreachable"
         assert "hunter2" not in str(caught.value)
+
+
+async def test_what_still_runs_is_waited_for(place: ServerPlace) -> None:
+    """It ends before the connections are closed; closed twice they are closed."""
+    async with place.stores() as stores:
+        database: Any = stores._database
+        await stores.phase_store(SPEC).current()
+        asked = asyncio.ensure_future(database.query(lambda connection: connection.aside(lambda: "answered")))
+        while not database._tasks:  # noqa: ASYNC110 - until it runs
+            await asyncio.sleep(0)
+        await database.close()
+        assert await asked == "answered"
+        await database.close()
+
+
+async def test_who_comes_while_it_closes_is_told(place: ServerPlace) -> None:
+    """Code that cannot await is refused as any other, and the other connections are closed all the same."""
+    async with place.stores() as stores:
+        database: Any = stores._database
+        await asyncio.to_thread(database._portal.call, asyncio.sleep(0))
+        await asyncio.to_thread(database._portal.close, database._close_blocking(), timedelta(seconds=30))
+        with pytest.raises(ServerStoreError, match="it is not open"):
+            database.write_together_blocking(None)
+
+
+async def test_a_driver_that_raises_an_error_of_its_own() -> None:
+    """While it connects nothing stands between; it is an error of the stores all the same."""
+
+    class OddError(Exception):
+        sqlstate = "28P01"
+
+    async def connect() -> Any:
+        raise OddError("go away")
+
+    engine = create_async_engine("postgresql+asyncpg://a/b", async_creator=connect)
+    with pytest.raises(ServerStoreError, match=r"mend the user and the password.*OddError: go away"):
+        await open_stores(engine).__aenter__()
+    await engine.dispose()

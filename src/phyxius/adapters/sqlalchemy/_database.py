@@ -124,11 +124,9 @@ class ServerDatabase:
     def _of_this_loop(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:
-            if "loop" not in str(error):
-                raise
+        except RuntimeError as error:  # of tasks and futures that do not belong together
             detail = "the engine has connections of another event loop; make one in each, or `await engine.dispose()`"
-            raise ServerStoreError(self.place, "not_open", f"{detail} there first") from None
+            raise ServerStoreError(self.place, "not_open", f"{detail} there first") from error
 
     def _engine(self) -> AsyncEngine:
         if isinstance(self._source, AsyncEngine):

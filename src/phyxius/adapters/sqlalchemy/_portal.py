@@ -56,8 +56,8 @@ class Portal:
         What is not done within `limit`, in real time, is cancelled.
         """
         with self._lock:
-            self._closed = True
-        if self._loop is None or self._thread is None:
+            was_closed, self._closed = self._closed, True
+        if was_closed or self._loop is None or self._thread is None:
             last.close()
             return
         try:
