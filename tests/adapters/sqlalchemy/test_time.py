@@ -75,13 +75,13 @@ async def test_a_host_whose_wall_is_wrong(place: ServerPlace, off: timedelta) ->
                 assert len(window) == 2
                 assert not reasons(window)
                 true = there.now().wall
-                assert all(true - MINUTE < event.completed_at.wall <= true + SECOND for event in window)
+                assert all(true - MINUTE < event.completed_at.wall <= true + MINUTE for event in window)
                 assert true - MINUTE < window.until <= true
                 assert window.until - window.since >= MINUTE
                 assert len(kept.in_flight) == 1
     rows = place.rows("SELECT name, closed, ended_ns - stored_ns FROM recorders ORDER BY name")
     assert [(name, closed) for name, closed, _ in rows] == [("here", 1), ("there", 1)]
-    assert all(0 <= late < 10**9 for _, _, late in rows)
+    assert all(0 <= late < 60 * 10**9 for _, _, late in rows)
 
 
 async def test_a_wall_that_is_set_is_nothing_to_a_server(place: ServerPlace) -> None:
