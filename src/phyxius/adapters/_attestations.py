@@ -10,7 +10,7 @@ import attrs
 
 from phyxius.adapters._arguments import check_duration, check_text
 from phyxius.adapters._database import Connection, Database
-from phyxius.adapters._moment import look
+from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import Recorded, known, lock, plain_order, recorded
 from phyxius.adapters._signatures import Signature, Terms
 from phyxius.clock import Instant
@@ -97,7 +97,7 @@ class SqlAttestations:
             check_duration(valid_for, "valid_for", at=(spec.name, phase, source))
 
         def write(connection: Connection) -> Signature:
-            now = self._now(connection)
+            now = now_in(self._database, connection)
             found = self._recorded(connection, spec)
             if phase in found.passed():
                 raise SpecError(f'the migration is at "{found.phase}", so this was entered already', spec.name, phase)
@@ -156,7 +156,7 @@ class SqlAttestations:
                 " WHERE migration = :migration AND to_phase = :to_phase AND source = :source AND signer = :signer"
                 " AND revoked_ns IS NULL",
                 {
-                    "now": self._now(connection).wall_ns,
+                    "now": now_in(self._database, connection).wall_ns,
                     "by": by,
                     "note": note,
                     "migration": spec.name,
@@ -176,9 +176,6 @@ class SqlAttestations:
         """
         phase, source, _ = _subject(spec, to, source)
         return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
-
-    def _now(self, connection: Connection) -> Instant:
-        return look(self._database, connection)[0].now
 
     def _recorded(self, connection: Connection, spec: MigrationSpec[Any]) -> Recorded:
         declared = plain_order(spec)
@@ -203,7 +200,7 @@ class _SignedOff:
             signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
             standing = [each for each in signatures if each.from_phase == subject.from_phase]
             revision = 0 if found is None else found.revision
-            now = look(self._database, connection)[0].now
+            now = now_in(self._database, connection)
             return self.terms.judge(standing, now, revision, name_of(connection))
 
         return await self._database.read(read)

@@ -11,7 +11,7 @@ from typing import Literal
 from phyxius.adapters._arguments import check_duration
 from phyxius.adapters._coverage import is_audit
 from phyxius.adapters._database import Connection, Database
-from phyxius.adapters._moment import look
+from phyxius.adapters._moment import look, now_in
 from phyxius.adapters._reading import Reading
 from phyxius.adapters._recorder import has_recorder, running_recorders
 from phyxius.adapters._records import is_storable
@@ -136,7 +136,7 @@ def _new_request(connection: Connection) -> int:
 
 def _move_coverage(database: Database, older_than: timedelta, connection: Connection) -> int:
     """Say first that the database vouches for less, so that a crash in between leaves nothing that is not true."""
-    until = look(database, connection)[0].now.shifted(-older_than)
+    until = now_in(database, connection).shifted(-older_than)
     values = {"until": until.wall_ns, "held_up": until.shifted(-_HELD_UP).wall_ns}
     connection.execute("UPDATE {journal} SET covered_since_ns = :until WHERE covered_since_ns < :until", values)
     connection.execute("DELETE FROM {gaps} WHERE until_ns < :until", values)

@@ -82,5 +82,10 @@ def look(
     return best
 
 
+def now_in(database: Database, connection: Connection) -> Instant:
+    """What the clock shows that stamps the rows."""
+    return look(database, connection)[0].now
+
+
 def _width_ns(moment: Moment) -> int:
     return moment.after.ns_since(moment.before)

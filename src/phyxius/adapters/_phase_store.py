@@ -11,7 +11,7 @@ from typing import Any, Literal
 from phyxius.adapters._arguments import check_text
 from phyxius.adapters._attestations import name_of, signatures_of
 from phyxius.adapters._database import Connection, Database
-from phyxius.adapters._moment import look
+from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import PassedPhasesChangedError, Recorded, known, may_read, pinned, plain_order, recorded
 from phyxius.adapters._recorder import has_recorder
 from phyxius.adapters._records import evidence_text
@@ -112,7 +112,7 @@ class SqlPhaseStore:
                 raise AttemptFencedError(evidence.attempt)
             if row is not None or found.phase != from_phase:
                 return err(Conflict(found.phase))
-            now = self._now(connection)
+            now = now_in(self._database, connection)
             self._check_signatures(connection, found, to_phase, evidence, now)
             values = {
                 "attempt": evidence.attempt,
@@ -143,7 +143,11 @@ class SqlPhaseStore:
 
         def fence(connection: Connection) -> Committed | None:
             self._pinned(connection)
-            values = {"attempt": attempt, "migration": self._migration, "at": self._now(connection).wall_ns}
+            values = {
+                "attempt": attempt,
+                "migration": self._migration,
+                "at": now_in(self._database, connection).wall_ns,
+            }
             connection.execute(
                 "INSERT INTO {transitions} (attempt, migration, at_ns) VALUES (:attempt, :migration, :at)"
                 " {or_nothing:attempt}",
@@ -209,7 +213,7 @@ class SqlPhaseStore:
                 "phases": json.dumps(declared),
                 "who": who,
                 "why": why,
-                "at": self._now(connection).wall_ns,
+                "at": now_in(self._database, connection).wall_ns,
             }
             connection.execute(
                 "INSERT INTO {orders} (migration, revision, phases, who, why, at_ns)"
@@ -234,10 +238,10 @@ class SqlPhaseStore:
         return found
 
     def _pinned(self, connection: Connection) -> Recorded:
-        return pinned(connection, self._migration, self._phases, self._initial, lambda: self._now(connection).wall_ns)
+        def now_ns() -> int:
+            return now_in(self._database, connection).wall_ns
 
-    def _now(self, connection: Connection) -> Instant:
-        return look(self._database, connection)[0].now
+        return pinned(connection, self._migration, self._phases, self._initial, now_ns)
 
     def _check_signatures(
         self,

@@ -58,7 +58,6 @@ async def test_a_connection_is_kept_for_reading(place: ServerPlace, lane: Lane) 
     """What reads one statement uses it, in no transaction; while it is taken others get one of the pool."""
     connection = lane._idle
     assert connection is not None
-    gate = asyncio.Event()
 
     async def read() -> Any:
         return await lane.read(lambda each: each.execute(READ).fetchone()[0])
@@ -68,7 +67,6 @@ async def test_a_connection_is_kept_for_reading(place: ServerPlace, lane: Lane) 
     place.change("UPDATE migrations SET phase = 'b'")
     assert await read() == "b"
     place.assert_idle()
-    gate.set()
 
 
 async def test_a_work_that_raises_is_undone(place: ServerPlace, lane: Lane) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phyxius.adapters._database import Connection, Work, WriteGroup
-from phyxius.adapters._moment import look
+from phyxius.adapters._moment import now_in
 from phyxius.adapters.sqlalchemy import _schema as schema
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import dialect_of
@@ -111,9 +111,7 @@ class ServerDatabase:
             with self._of_this_loop():
                 await lane.transact("READ COMMITTED", self._create)
         finally:
-            await lane.close()
-            if not isinstance(self._source, AsyncEngine):
-                await lane.engine.dispose()
+            await self._leave(lane)
 
     def _create(self, connection: Connection) -> None:
         assert isinstance(connection, ServerConnection)
@@ -150,9 +148,12 @@ class ServerDatabase:
         try:
             await run_in_thread(partial(self._portal.close, self._close_blocking(), 2 * self._timeout))
         finally:
-            await lane.close()
-            if not isinstance(self._source, AsyncEngine):
-                await lane.engine.dispose()
+            await self._leave(lane)
+
+    async def _leave(self, lane: Lane) -> None:
+        await lane.close()
+        if not isinstance(self._source, AsyncEngine):  # else its owner closes it
+            await lane.engine.dispose()
 
     async def _close_blocking(self) -> None:
         if self._blocking is not None:
@@ -204,7 +205,7 @@ class ServerDatabase:
         return schema.missing(connection.raw, self._naming)
 
     def _begin(self, connection: Connection) -> tuple[int, str]:
-        now_ns = look(self, connection)[0].wall_ns
+        now_ns = now_in(self, connection).wall_ns
         values = {"name": uuid.uuid4().hex, "version": schema.VERSION, "covered_since": now_ns}
         connection.execute(schema.BEGIN_JOURNAL, values)
         connection.execute("UPDATE {journal} SET version = :version WHERE version < :version", values)
