@@ -15,7 +15,14 @@ from phyxius.adapters._stores import SqlStores
 from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall, recorded
 from phyxius.journal import Journal
-from phyxius.migration import JournalQuery, JournalWindow
+from phyxius.migration import (
+    JournalQuery,
+    JournalWindow,
+    create_migration,
+    define_migration,
+    journal_window,
+    no_events,
+)
 from tests.adapters.support import IN_THE_WAY, hasty, moment_of
 from tests.places import Place
 
@@ -88,6 +95,27 @@ async def test_a_recorder_whose_tasks_were_cancelled_vouches_for_nothing(
             with pytest.raises(place.error) as caught:
                 await asked(stores)
     assert caught.value.problem == "not_recorded"
+
+
+async def test_a_recorder_of_another_journal_vouches_for_nothing(
+    place: Place, stores: SqlStores, phyxius_clock: ControlledClock
+) -> None:
+    """What is recorded in the migration's own never gets there, so the silence that it finds is not its own."""
+    kept, own = Journal[Any](clock=phyxius_clock), Journal[Any](clock=phyxius_clock)
+    silent = journal_window("legacy", DAY, no_events(), coverage="partial")
+    spec = define_migration(name="m", phases={"before": {}, "after": {"silent": silent}})
+    options = {"phase_store": stores.phase_store(spec), "journal_store": stores.journal_store}
+    kept.declare("legacy")
+    async with stores.recorder(kept, name="api", durable=["legacy"]):
+        with recorded(own, "legacy"):
+            """Nobody stores this call."""
+        error: Any = (await create_migration(spec, journal=own, **options).advance()).error
+        refused = error.errors["silent"]
+        assert (type(refused), refused.problem) == (place.error, "not_recorded")
+        assert "recorder api keeps another journal" in error.message
+        async with stores.recorder(own, name="too", audit_only=True):
+            error = (await create_migration(spec, journal=own, **options).advance()).error
+            assert "saw 1 event" in error.message
 
 
 async def test_who_asks_from_within_a_handler_runs_handlers(stores: SqlStores, phyxius_clock: ControlledClock) -> None:

@@ -145,14 +145,18 @@ async def test_it_is_of_a_fleet(stores: SqlStores) -> None:
 # -- compare and set
 
 
-async def test_a_step_whose_audit_is_not_kept_is_warned_of(stores: SqlStores, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a recorder the process keeps the audit of its `advance()` for itself."""
-    store = stores.phase_store(SPEC)
+async def test_an_audit_that_is_not_kept_is_warned_of(stores: SqlStores, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a recorder of its journal the process keeps the audit of its `advance()` for itself."""
+    migration, journal = migration_of(stores)
+    async with stores.recorder(journal, name="cli", audit_only=True):
+        assert type(await migration.advance("flip")) is Ok
+        assert caplog.records == []
     async with stores.recorder(Journal(clock=stores.clock), name="cli", audit_only=True):
-        await store.try_advance("expand", "flip", snapshot("1"))
-    assert caplog.records == []
-    await store.try_advance("flip", "contract", snapshot("2"))
-    assert "this process keeps no record in" in caplog.messages[0]
+        assert type(await migration.advance("contract")) is Ok
+    assert "is lost with this process" in caplog.messages[0]
+    assert "recorder cli keeps another journal" in caplog.messages[0]
+    await migration.advance()
+    assert "no recorder runs here" in caplog.messages[-1]
 
 
 async def test_it_moves_by_compare_and_set(stores: SqlStores) -> None:

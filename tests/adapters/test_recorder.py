@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from phyxius.adapters import _recorder as recorder_module
 from phyxius.adapters._moment import Moment
-from phyxius.adapters._recorder import Recorder, has_recorder, running_recorders
+from phyxius.adapters._recorder import Recorder, running_recorders, why_unrecorded
 from phyxius.adapters.sqlalchemy._database import ServerDatabase
 from phyxius.adapters.sqlite._database import FileDatabase
 from phyxius.clock import ControlledClock, create_controlled_clock
@@ -129,13 +129,17 @@ async def test_who_writes_to_a_store(
 ) -> None:
     """This process does, from whatever loop, while a recorder of that store runs; one out of a fork does not count."""
     async with tables.recorder(journal):
-        assert has_recorder(tables.key)
-        assert await asyncio.to_thread(has_recorder, tables.key)
-        assert not has_recorder("other")
+        assert why_unrecorded(tables.key) is None
+        assert await asyncio.to_thread(why_unrecorded, tables.key, journal) is None
+        assert why_unrecorded("other") == "recorder api-7f9c writes elsewhere, or by another URL"
+        other = Journal[Any](clock=journal.clock)
+        assert "keeps another journal" in (why_unrecorded(tables.key, other) or "")
+        async with tables.recorder(other, name="other"):
+            assert why_unrecorded(tables.key, other) is None
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: -1)
-            assert not has_recorder(tables.key)
-    assert not has_recorder(tables.key)
+            assert why_unrecorded(tables.key) == "no recorder runs here"
+    assert why_unrecorded(tables.key) == "no recorder runs here"
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
@@ -156,7 +160,7 @@ async def test_one_whose_tasks_end_says_so_once(
             monkeypatch.setattr(journal.clock, "now", lambda: 1 / 0)
         await asyncio.wait(recorder._tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
-        assert not has_recorder(tables.key)
+        assert why_unrecorded(tables.key)
         monkeypatch.undo()
     (told,) = caplog.records
     assert "stores no more" in told.message
@@ -172,10 +176,10 @@ def test_one_whose_loop_was_closed_makes_its_process_no_witness(clock: Controlle
 
     async def is_witness(journal: Journal[Any]) -> bool:
         async with tables.recorder(journal):
-            return has_recorder(tables.key)
+            return why_unrecorded(tables.key) is None
 
     asyncio.run(leave())
-    assert not has_recorder(tables.key)
+    assert why_unrecorded(tables.key)
     assert asyncio.run(is_witness(other))
     with recorded(stranded, "a"):
         assert not asyncio.run(is_witness(other))
@@ -279,11 +283,11 @@ async def test_one_that_was_made_before_a_fork_may_be_entered_after_it(
     record_events(journal, "ours")
     async with recorder:
         assert recorder.is_of_this_process
-        assert has_recorder(tables.key)
+        assert why_unrecorded(tables.key) is None
         with recorded(journal, OLD):
             assert list((await tables.starts()).values()) == [OLD]
         record_events(journal, "later")
-    assert not has_recorder(tables.key)
+    assert why_unrecorded(tables.key)
     assert await tables.events() == ["ours", OLD, "later"]
     assert (await tables.gaps(), [row.started_ns for row in await tables.rows()]) == ([], [journal.began.wall_ns])
 
@@ -318,7 +322,7 @@ def test_one_whose_loop_was_closed_is_replaced(tables: MemoryTables, journal: Jo
     assert asyncio.run(go_on()) == ["next"]
     assert asyncio.run(tables.events()) == ["a", "a", "b"]
     assert [row.closed for row in asyncio.run(tables.rows())] == ([False, True] if entered else [True])
-    assert not has_recorder(tables.key)
+    assert why_unrecorded(tables.key)
 
 
 @pytest.mark.parametrize("written", range(5))

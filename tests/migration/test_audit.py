@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -331,6 +332,19 @@ def test_an_interrupt_out_of_the_journal(interrupt: type[BaseException]) -> None
     with pytest.raises(interrupt):
         asyncio.run(lab.migration.advance())
     assert lab.store.phase == "flip"
+
+
+@pytest.mark.parametrize("error", [OSError("no recorder"), asyncio.CancelledError("pool")], ids=repr)
+async def test_an_audit_that_ends_with_the_process(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A phase store that keeps no record of that journal changes no answer, and is told of in the log."""
+    lab = build()
+    lab.store.check_journal = Mock(side_effect=error)
+    answer = await lab.advance()
+    assert answer.value.audit_error is None
+    lab.store.check_journal.assert_called_once_with(lab.journal)
+    (message,) = caplog.messages
+    assert message == f"the audit event of migration.quotes.advance is lost with this process: {error}"
+    assert lab.audit.outcome == "success"
 
 
 async def test_failing_journal_of_a_cancelled_call(caplog: pytest.LogCaptureFixture) -> None:

@@ -548,6 +548,59 @@ async def test_a_wrong_journal_store(answer: object) -> None:
     assert type((await lab.advance()).error.errors["a"]) is WrongShapeError
 
 
+def use(lab: Lab, store: MemoryJournalStore) -> None:
+    """Have the evidence asked of another store."""
+    inquirer = attrs.evolve(lab.migration._runtime.inquirer, journal_store=store)
+    lab.migration._runtime = attrs.evolve(lab.migration._runtime, inquirer=inquirer)
+
+
+class Off(MemoryJournalStore):
+    """Answers for another time than now, and vouches for that."""
+
+    def __init__(self, lab: Lab, by: timedelta) -> None:
+        super().__init__(lab.journal)
+        self.by = by
+
+    async def query(self, query: Any, window: timedelta, /) -> JournalWindow:
+        found = await super().query(query, window)
+        return attrs.evolve(found, since=found.since + self.by, until=found.until + self.by)
+
+
+@pytest.mark.parametrize("hours, reason", [(-3, "the store answered for no later time"), (3, "looked back no further")])
+async def test_a_store_that_answers_for_another_time(hours: int, reason: str) -> None:
+    """What its window lacks up to now, or back from now, is a gap; `max_gap` may tolerate it."""
+    by = timedelta(hours=hours)
+    lab = build({"quiet": quiet()})
+    use(lab, Off(lab, by))
+    failure = (await lab.advance()).error.failures["quiet"]
+    assert "3:00:00 of 14 days missing" in failure.reason
+    assert reason in failure.reason
+    lab = build({"quiet": quiet(max_gap=abs(by))})
+    use(lab, Off(lab, by))
+    assert type(await lab.advance()) is Ok
+
+
+# -- stores that get another journal
+
+
+class Elsewhere(MemoryJournalStore):
+    """Tells whether it gets a journal."""
+
+    def check_journal(self, journal: object, /) -> None:
+        if journal is not self._journal:
+            raise LookupError("that journal does not get here")
+
+
+async def test_a_journal_that_does_not_reach_the_store() -> None:
+    """The silence of a store that does not get what the migration's journal records proves nothing."""
+    lab, other = build({"quiet": quiet()}), build()
+    use(lab, Elsewhere(other.journal))
+    errored = (await lab.advance()).error
+    assert str(errored.errors["quiet"]) == "that journal does not get here"
+    use(lab, Elsewhere(lab.journal))
+    assert type(await lab.advance()) is Ok
+
+
 # -- windows that have become old
 
 
@@ -573,8 +626,7 @@ def judged_again(slow: Any, **windows: Any) -> tuple[Lab, Counting]:
     sources = {"slow": slow, **windows}
     lab = build(sources)
     store = Counting(lab)
-    inquirer = attrs.evolve(lab.migration._runtime.inquirer, journal_store=store)
-    lab.migration._runtime = attrs.evolve(lab.migration._runtime, inquirer=inquirer)
+    use(lab, store)
     return lab, store
 
 

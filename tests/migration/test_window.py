@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phyxius.clock import create_controlled_clock
+from phyxius.clock import Instant, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.migration import Gap, JournalQuery, JournalWindow, SpecError
 from phyxius.migration._window import Coverage
@@ -64,6 +64,7 @@ class AsyncWhere:
         lambda bad: Gap(EPOCH, bad, "lost"),
         lambda bad: JournalWindow([], since=bad, until=EPOCH, gaps=[]),
         lambda bad: JournalWindow([], since=EPOCH, until=bad, gaps=[]),
+        lambda bad: JournalWindow([], since=EPOCH, until=EPOCH, gaps=[], asked_at=bad or NAIVE),
     ],
 )
 def test_times_are_aware(make: Callable[[Any], object], bad: object) -> None:
@@ -123,6 +124,33 @@ def test_a_window_claims_nothing_by_itself() -> None:
     assert window.unwitnessed_by == ()
     with pytest.raises(TypeError, match="gaps"):
         JournalWindow([], since=EPOCH, until=EPOCH)  # type: ignore[call-arg]
+
+
+def instant(microseconds: int) -> Instant:
+    return NOW.shifted(us(microseconds))
+
+
+@pytest.mark.parametrize("until, gaps", [(100, []), (103, []), (99, [(99, 100)]), (20, [(20, 100)])])
+def test_a_window_ends_when_it_was_asked_for(until: int, gaps: list[tuple[int, int]]) -> None:
+    """Or while it was; where it ends earlier, what it does not reach is a gap, which another answer may not have."""
+    window = window_of(until=until).up_to_now(instant(100), instant(103))
+    assert window.until == max(at(100), at(until))
+    assert [(each.since, each.until) for each in window.gaps] == [(at(since), at(end)) for since, end in gaps]
+    assert all(each.may_close for each in window.gaps)
+
+
+def test_a_window_that_ends_later_than_now_does_not_reach_back_far_enough() -> None:
+    """What lies ahead proves nothing of what was asked about."""
+    window = window_of(since=3, until=103).up_to_now(instant(100), instant(100))
+    assert window.until == at(100)
+    assert Coverage.of(window, us(100)).total() == us(3)
+
+
+@pytest.mark.parametrize("until, missing", [(1_000, 0), (1_005, 0), (999, 1), (1_010, 3)])
+def test_a_window_by_another_clock(until: int, missing: int) -> None:
+    """Its end is held against what that clock showed, however far apart the two are, and how long it took."""
+    window = window_of(since=until - 100, until=until, asked_at=at(1_000)).up_to_now(instant(10), instant(16))
+    assert Coverage.of(window, us(100)).total() == us(missing)
 
 
 # -- queries

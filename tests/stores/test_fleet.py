@@ -120,7 +120,7 @@ class Fleet:
         spec = define_migration(name=phase, phases={"before": {}, phase: {"silent": silent}})
         migration = create_migration(
             spec,
-            journal=Journal(clock=self.clock),
+            journal=self.processes[0].journal,
             phase_store=self.stores.phase_store(spec),
             journal_store=self.stores.journal_store,
         )

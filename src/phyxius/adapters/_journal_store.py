@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from phyxius.adapters._arguments import check_duration
 from phyxius.adapters._coverage import is_audit
 from phyxius.adapters._database import Connection, Database
 from phyxius.adapters._moment import look, now_in
 from phyxius.adapters._reading import Reading
-from phyxius.adapters._recorder import has_recorder, running_recorders
+from phyxius.adapters._recorder import running_recorders, why_unrecorded
 from phyxius.adapters._records import is_storable
 from phyxius.clock import Clock
+from phyxius.journal import Journal
 from phyxius.migration import JournalQuery, JournalWindow
 
 _POLL_SECONDS = 0.02
@@ -44,6 +45,15 @@ class SqlJournalStore:
         """The clock of this process; the rows are stamped by that of the database, which may be the same."""
         return self._database.clock
 
+    def check_journal(self, journal: Journal[Any], /) -> None:
+        """Do nothing, unless no recorder of this process keeps the journal in this database.
+
+        Raises:
+            Exception: The error of the stores: what is recorded in that journal never gets here.
+        """
+        if why := why_unrecorded(self._database.identity, journal):
+            raise self._database.error("not_recorded", why)
+
     async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
         """The matching events that completed in the last `window`, or are stamped later, and what may be missing.
 
@@ -61,8 +71,8 @@ class SqlJournalStore:
             raise database.error("failed", f"nothing can be named {query.name!r} there")
         asked_at = database.clock.now()
         own = running_recorders(database.identity)
-        if not is_audit(query.name) and not has_recorder(database.identity):
-            raise database.error("not_recorded")
+        if not is_audit(query.name) and (why := why_unrecorded(database.identity)):
+            raise database.error("not_recorded", why)
         in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
         reading = Reading(database, query, window, asked_at, own, in_flight, self._max_window_events)
         try:

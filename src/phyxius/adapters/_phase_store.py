@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -13,12 +12,12 @@ from phyxius.adapters._attestations import name_of, signatures_of
 from phyxius.adapters._database import Connection, Database
 from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import PassedPhasesChangedError, Recorded, known, may_read, pinned, plain_order, recorded
-from phyxius.adapters._recorder import has_recorder
+from phyxius.adapters._recorder import why_unrecorded
 from phyxius.adapters._records import evidence_text
 from phyxius.adapters._signatures import relied_on
 from phyxius.clock import Clock, Instant
 from phyxius.fp import Result, err, ok
-from phyxius.journal import to_json_value
+from phyxius.journal import Journal, to_json_value
 from phyxius.migration import (
     AttemptFencedError,
     Committed,
@@ -31,8 +30,6 @@ from phyxius.migration import (
     SpecError,
     Transition,
 )
-
-_logger = logging.getLogger("phyxius.adapters")
 
 
 class SqlPhaseStore:
@@ -82,6 +79,15 @@ class SqlPhaseStore:
         if found is not None and found.phases != self._phases:
             raise SpecChangedError(found.phases, self._phases)
 
+    def check_journal(self, journal: Journal[Any], /) -> None:
+        """Do nothing, unless no recorder of this process keeps the journal in this database.
+
+        Raises:
+            Exception: The error of the stores: the audit of this process's calls of `advance()` ends with it.
+        """
+        if why := why_unrecorded(self._database.identity, journal):
+            raise self._database.error("not_recorded", why)
+
     async def try_advance(
         self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
     ) -> Result[Committed, Conflict]:
@@ -94,12 +100,6 @@ class SqlPhaseStore:
             PayloadError: A payload is no JSON, or takes more than 16 KiB.
         """
         payloads = evidence_text(evidence)
-        if not has_recorder(self._database.identity):
-            _logger.warning(
-                "this process keeps no record in %s, so the audit of this advance() stays in its memory; enter "
-                "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
-                self._database.place,
-            )
 
         def commit(connection: Connection) -> Result[Committed, Conflict]:
             found = self._pinned(connection)

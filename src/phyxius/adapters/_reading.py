@@ -278,10 +278,12 @@ class Reading:
             unfinished=calls.unfinished,
         )
         witnessed, lacking = unwitnessed_by(recorders.values(), self.query.name)
+        until = Instant(wall_ns=state.until_ns, mono_ns=None).wall_rounded_up
         return JournalWindow(
             [event for _, event in found],
             since=Instant(wall_ns=state.since_ns, mono_ns=None).wall,
-            until=Instant(wall_ns=state.until_ns, mono_ns=None).wall_rounded_up,
+            until=until,
+            asked_at=until,
             gaps=tuple(gaps),
             truncated=truncated,
             witnessed=witnessed,

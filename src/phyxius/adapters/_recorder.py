@@ -129,6 +129,11 @@ class Recorder:
         return self._id
 
     @property
+    def journal(self) -> Journal[Any]:
+        """The journal that it keeps."""
+        return self._journal
+
+    @property
     def key(self) -> Hashable:
         """Names the store that it writes to, also when that was closed before it."""
         return self._tables.key if self._key is None else self._key
@@ -397,20 +402,32 @@ def _remove(ref: weakref.ref[Recorder]) -> None:
         _running.remove(ref)
 
 
-def _recorders(key: Hashable) -> list[Recorder]:
-    recorders = [recorder for ref in list(_running) if (recorder := ref()) is not None]
-    return [recorder for recorder in recorders if recorder.key == key]
+def _recorders() -> list[Recorder]:
+    return [recorder for ref in list(_running) if (recorder := ref()) is not None]
 
 
 def running_recorders(key: Hashable) -> list[Recorder]:
     """The recorders that write to a store from the running event loop."""
-    return [recorder for recorder in _recorders(key) if recorder.is_running]
+    return [recorder for recorder in _recorders() if recorder.key == key and recorder.is_running]
 
 
-def has_recorder(key: Hashable) -> bool:
-    """Whether this process writes all that it records to a store, from whatever event loop."""
-    ours = [each for each in _recorders(key) if each.is_of_this_process]
-    return any(not each.is_stranded for each in ours) and all(each.is_at_work for each in ours)
+def why_unrecorded(key: Hashable, journal: Journal[Any] | None = None) -> str | None:
+    """Why this process does not write all that it records to a store, from whatever event loop; None if it does.
+
+    Args:
+        key: Names the store.
+        journal: One that has to be among what is written.
+    """
+    here = [each for each in _recorders() if each.is_of_this_process]
+    ours = [each for each in here if each.key == key]
+    living = [each for each in ours if not each.is_stranded]
+    if not all(each.is_at_work for each in ours):
+        return "a recorder of this process was cut off, and stores no more"
+    if any(journal is None or each.journal is journal for each in living):
+        return None
+    if living:
+        return f"recorder {living[0].name} keeps another journal than the one that the migration was given"
+    return f"recorder {here[0].name} writes elsewhere, or by another URL" if here else "no recorder runs here"
 
 
 def _do_nothing() -> None:

@@ -183,4 +183,4 @@ class AdvanceCall(Generic[P]):
             findings=self._findings,
             refusal=refusal,
         )
-        return write_audit(self._runtime.journal, event)
+        return write_audit(self._runtime.journal, event, self._runtime.phase_store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,14 +15,22 @@ from phyxius.migration._decision import Finding
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, gap_details
 from phyxius.migration._outcomes import EvidenceErrored, EvidenceFailed, StoreErrored
+from phyxius.migration._stores import check_journal
 from phyxius.migration._wording import representation
 
 _logger = logging.getLogger("phyxius.migration")
 _LARGEST_DETAILS = 16 * 1024
 
 
-def write_audit(journal: Journal[Any], event: HandlerEvent) -> Exception | None:
-    """Append the event; a journal that refuses it changes no answer, and is told of in the log."""
+def write_audit(journal: Journal[Any], event: HandlerEvent, store: object) -> Exception | None:
+    """Append the event; a journal that refuses it changes no answer, and is told of in the log.
+
+    So is a journal that keeps it in memory alone, where the phase store looks for it.
+    """
+    try:
+        check_journal(store, journal)
+    except (Exception, CancelledError) as error:  # noqa: BLE001 - the boundary of a store
+        _logger.warning("the audit event of %s is lost with this process: %s", event.name, error)
     try:
         journal.append(event)
     except (KeyboardInterrupt, SystemExit):

@@ -11,6 +11,7 @@ import attrs
 
 from phyxius.clock import Clock, Instant, Limited, gather_within
 from phyxius.fp import Ok
+from phyxius.journal import Journal
 from phyxius.migration._attempt import Attempt, running_attempt
 from phyxius.migration._decision import Finding, Step
 from phyxius.migration._errors import CheckCancelledError
@@ -18,7 +19,7 @@ from phyxius.migration._evidence import AnySource, JournalWindowEvidence
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, check_window, judge_answer, judge_window
 from phyxius.migration._outcomes import describe
-from phyxius.migration._stores import JournalStore
+from phyxius.migration._stores import JournalStore, check_journal
 from phyxius.migration._wording import plain
 
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -34,6 +35,7 @@ class Inquirer:
 
     migration: str
     clock: Clock
+    journal: Journal[Any]
     journal_store: JournalStore
     run_sync: RunSync
     evidence_timeout: timedelta
@@ -70,7 +72,10 @@ class Inquirer:
         async def ask() -> Passed | EvidenceFailure:
             running_attempt.set(subject)
             if isinstance(source, JournalWindowEvidence):
-                window = check_window(await self.journal_store.query(source.query, source.window))
+                check_journal(self.journal_store, self.journal)
+                asked = self.clock.now()
+                answer = await self.journal_store.query(source.query, source.window)
+                window = check_window(answer).up_to_now(asked, self.clock.now())
                 return judge_window(source, window, source.predicate(window))
             return judge_answer(await self._answer_of(source.check))
 

@@ -212,7 +212,7 @@ def create_migration(
                 stacklevel=2,
             )
     _check_scopes(spec, phase_store, journal_store, single_process)
-    inquirer = Inquirer(spec.name, clock, journal_store, run_sync or run_in_thread, evidence_timeout)
+    inquirer = Inquirer(spec.name, clock, journal, journal_store, run_sync or run_in_thread, evidence_timeout)
     return Migration(Runtime(spec, clock, journal, phase_store, inquirer, evidence_timeout))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from phyxius.clock import Instant
 from phyxius.fp import Result
+from phyxius.journal import Journal
 from phyxius.migration._window import JournalQuery, JournalWindow
 
 
@@ -70,7 +71,12 @@ class Transition:
 class JournalStore(Protocol):
     """The read side: answers what happened. Its class says in `scope` whose events it sees.
 
-    A store may have `scope`: `"fleet"` if it sees the events of every process, else `"process"`, the default.
+    A store may also have:
+
+    - `scope`: `"fleet"` if it sees the events of every process, else `"process"`, the default;
+    - `check_journal(journal, /) -> None`: raises if what is recorded in that journal, the migration's, does not reach
+      the store, so that its silence proves nothing. It is asked before each query, and what it raises is an error of
+      the source.
     """
 
     async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
@@ -92,7 +98,9 @@ class PhaseStore(Protocol):
     - `async history() -> Sequence[Transition]`;
     - `migration`: the name of the migration whose phase it is, so that it is bound to no other;
     - `async check_order() -> None`: raises `SpecChangedError` where `try_advance` would, so that this is said before
-      any evidence is asked.
+      any evidence is asked;
+    - `check_journal(journal, /) -> None`: raises if the audit events of that journal, the migration's, are lost with
+      this process. That changes no answer, and is told in the log.
     """
 
     async def current(self) -> str:
@@ -111,3 +119,14 @@ class PhaseStore(Protocol):
                 committed, and `advance()` answers with `EvidenceFailed`.
         """
         ...
+
+
+def check_journal(store: object, journal: Journal[Any]) -> None:
+    """Ask a store whether it gets what is recorded in a journal; one that cannot say is believed.
+
+    Raises:
+        Exception: Whatever the store raised: it does not.
+    """
+    check = getattr(store, "check_journal", None)
+    if check is not None:
+        check(journal)

@@ -9,6 +9,7 @@ from typing import Literal, cast, overload
 
 import attrs
 
+from phyxius.clock import Instant
 from phyxius.handler import HandlerEvent, InFlightCall
 from phyxius.migration._errors import SpecError
 
@@ -131,6 +132,8 @@ class JournalWindow(Sequence[HandlerEvent]):
         in_flight: The calls that may yet become events of this query.
         unwitnessed_by: The names of recorders of the window that do not declare the query's name.
         recorded_by: How many of the events each recorder recorded, where that is known.
+        asked_at: When the store was asked, an aware datetime, by the clock that stamps its events; None if that is the
+            clock of the migration. A window that ends before then has a gap at its end.
 
     Raises:
         ValueError: A naive datetime.
@@ -145,6 +148,7 @@ class JournalWindow(Sequence[HandlerEvent]):
     in_flight: Sequence[InFlightCall] = attrs.field(kw_only=True, default=(), converter=tuple[InFlightCall, ...])
     unwitnessed_by: Sequence[str] = attrs.field(kw_only=True, default=(), converter=tuple[str, ...])
     recorded_by: Mapping[str, int] = attrs.field(kw_only=True, factory=dict)
+    asked_at: datetime | None = attrs.field(kw_only=True, default=None, converter=attrs.converters.optional(_utc))
 
     @overload
     def __getitem__(self, index: int) -> HandlerEvent: ...
@@ -162,6 +166,22 @@ class JournalWindow(Sequence[HandlerEvent]):
 
     def __reversed__(self) -> Iterator[HandlerEvent]:
         return reversed(self.events)
+
+    def up_to_now(self, asked: Instant, answered: Instant) -> JournalWindow:
+        """The window with the end that it should have, whatever the store says: when it was asked, or while it was.
+
+        One that ended earlier has a gap from there, and one that would end later begins too late for that.
+        """
+        earliest, latest = asked.wall, answered.wall_rounded_up
+        if self.asked_at is not None:
+            earliest = self.asked_at
+            latest = earliest + timedelta(microseconds=1 + answered.ns_since(asked) // 1_000)
+        if self.until > latest:
+            return attrs.evolve(self, until=latest)
+        if self.until >= earliest:
+            return self
+        gap = Gap(self.until, earliest, "the store answered for no later time", may_close=True)
+        return attrs.evolve(self, until=earliest, gaps=(*self.gaps, gap))
 
 
 @attrs.frozen

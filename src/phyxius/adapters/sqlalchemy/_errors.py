@@ -38,7 +38,7 @@ _PROBLEMS: dict[ServerProblem, str] = {
     "unreachable": "it cannot be reached, or did not answer in time; see that it runs, that the network lets this"
     " process through, and that the engine's pool has a connection left",
     "not_open": "it is not open; use its stores inside `async with open_stores(...) as stores:`",
-    "not_recorded": "this process keeps no record in it, so it cannot vouch even for itself; enter "
+    "not_recorded": "what this process records is not kept in it, so it cannot vouch even for itself; enter "
     "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
     "failed": "it refused, and nothing was changed; mend what it complains of, or restart this process",
 }
