@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -88,7 +88,9 @@ class MemoryTables:
     def key(self) -> Hashable:
         return id(self)
 
-    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
+    async def create(
+        self, name: str, audit_only: bool, started_ns: int, batch: Batch, instead_of: Collection[int] = ()
+    ) -> int:
         def write() -> int:
             self._rows.append(Row(name, audit_only, started_ns, started_ns, batch.ended_ns))
             self._store(self._rows[-1], batch)

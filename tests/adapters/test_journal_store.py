@@ -580,6 +580,20 @@ async def test_a_call_that_began_after_its_lease(stores: SqlStores, clock: Contr
     assert not await proven(stores, window=HOUR)
 
 
+async def test_a_call_that_began_in_the_window_of_a_recorder_that_did_not_live_to_see_it(
+    place: Place, stores: SqlStores, clock: ControlledClock
+) -> None:
+    """Whatever is said of the recorder, its call may be in flight."""
+    other = await Elsewhere(stores, "there").begin(quote_read=True)
+    await other.start(call_of(clock))
+    place.change("UPDATE recorders SET ended_ns = 0")
+    clock.advance_by(MINUTE)
+    (call,) = (await ask(stores, READ, HOUR)).in_flight
+    assert (call.name, call.recorder) == (READ.name, f"recorder {other._id}")
+    assert (await ask(stores, JournalQuery("another"), HOUR)).in_flight == ()
+    assert (await ask(stores, READ, MINUTE - US)).in_flight == ()
+
+
 # -- gaps and witnesses
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from phyxius.adapters._inbox import Inbox
 from phyxius.adapters._stores import SqlStores
+from phyxius.adapters._tables import SqlRecorderTables
 from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall, recorded
 from phyxius.journal import Journal
@@ -95,6 +96,31 @@ async def test_a_recorder_whose_tasks_were_cancelled_vouches_for_nothing(
             with pytest.raises(place.error) as caught:
                 await asked(stores)
     assert caught.value.problem == "not_recorded"
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_recorder_whose_begin_seemed_to_fail(
+    stores: SqlStores, phyxius_clock: ControlledClock, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    """Nothing of it stands in the way of the next one, whether its row was made or not."""
+    journal: Journal[Any] = Journal(clock=phyxius_clock)
+    create = SqlRecorderTables.create
+
+    async def lost(tables: SqlRecorderTables, *args: Any) -> int:
+        if arrives:
+            await create(tables, *args)
+        raise ConnectionResetError("cut off")
+
+    for _ in range(2):
+        monkeypatch.setattr(SqlRecorderTables, "create", lost)
+        with pytest.raises(ConnectionResetError):
+            await stores.recorder(journal, name="api", durable=["legacy"]).__aenter__()
+        monkeypatch.undo()
+        phyxius_clock.advance_by(timedelta(seconds=1))
+    async with stores.recorder(journal, name="api", durable=["legacy"]):
+        phyxius_clock.advance_by(timedelta(minutes=1))
+        window = await asked(stores)
+        assert [gap.recorder for gap in window.gaps if gap.recorder] == []
 
 
 async def test_a_recorder_of_another_journal_vouches_for_nothing(

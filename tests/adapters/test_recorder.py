@@ -131,7 +131,7 @@ async def test_who_writes_to_a_store(
     async with tables.recorder(journal):
         assert why_unrecorded(tables.key) is None
         assert await asyncio.to_thread(why_unrecorded, tables.key, journal) is None
-        assert why_unrecorded("other") == "recorder api-7f9c writes elsewhere, or by another URL"
+        assert why_unrecorded("other") == "recorder api-7 writes elsewhere, or by another URL"
         other = Journal[Any](clock=journal.clock)
         assert "keeps another journal" in (why_unrecorded(tables.key, other) or "")
         async with tables.recorder(other, name="other"):

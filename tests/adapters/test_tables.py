@@ -27,7 +27,7 @@ from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall
 from phyxius.testing import make_event
 from tests.adapters.support import IN_THE_WAY, hasty, refusing
-from tests.places import FILE, SERVERS, FilePlace, Place, place_of
+from tests.places import FILE, PREFIX, SERVERS, FilePlace, Place, place_of
 
 
 @pytest.fixture
@@ -292,6 +292,42 @@ async def test_a_start_moves_the_end_of_a_lease_forward_alone(
     clock.advance_by(timedelta(seconds=1))
     await tables.keep(recorder, "l", call_row(clock))
     assert place.rows("SELECT ended_ns FROM recorders") == [(10**9,)]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_start_does_not_wait_for_the_batch_of_its_recorder(
+    kind: str, clock: ControlledClock, tmp_path: Path
+) -> None:
+    """Whose event loop it may hold up; then it begins now, so that the recorder's lease does not matter."""
+    async with place_of(kind, tmp_path) as place, hasty(place, clock) as stores:
+        tables = SqlRecorderTables(stores._database)
+        recorder = await tables.create("api-1", False, 0, batch(1))
+        call = call_row(clock)
+        clock.advance_by(timedelta(seconds=1))
+        engine = create_async_engine(place.url)
+        async with engine.connect() as storing:
+            await storing.exec_driver_sql(f"UPDATE {PREFIX}recorders SET batch = 2")
+            tables.keep_blocking(recorder, "k", call)
+            await tables.keep(recorder, "l", call)
+            await storing.rollback()
+        await engine.dispose()
+        assert place.rows("SELECT started_ns FROM starts") == [(10**9,)] * 2
+        assert place.rows("SELECT ended_ns FROM recorders") == [(1_000,)]
+
+
+async def test_a_recorder_in_place_of_one_that_did_not_learn_of_its_row(
+    place: Place, tables: SqlRecorderTables
+) -> None:
+    """Nothing is left of that, nor is anything else touched: another's row, or that of one who went on."""
+    went_on = await tables.create("api-1", False, 5, batch(1))
+    await tables.store(went_on, batch(2))
+    for name, began_ns in (("api-1", 5), ("api-1", 6), ("api-1", 7), ("api-2", 5)):
+        await tables.create(name, False, began_ns, batch(1, declared={"a": False}))
+    last = await tables.create("api-1", False, 8, batch(1), [5, 6])
+    left = [("api-1", 5), ("api-1", 7), ("api-2", 5), ("api-1", 8)]
+    assert place.rows("SELECT name, started_ns FROM recorders ORDER BY id") == left
+    assert len(place.rows("SELECT * FROM declarations")) == 2
+    assert last == place.rows("SELECT max(id) FROM recorders")[0][0]
 
 
 async def test_a_start_that_cannot_be_stored(place: Place, clock: ControlledClock) -> None:

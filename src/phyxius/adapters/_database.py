@@ -159,12 +159,14 @@ class Dialect:
 
     Attributes:
         for_update: What makes a SELECT lock its rows until the transaction ends.
+        unless_locked: The same, and leaves out what somebody else has locked.
         now: The time by which the rows are stamped, in nanoseconds since 1970; `:now` is that of this process.
         or_nothing: Ends an INSERT: a row that is there already stays as it is. It is given a column of the table.
         table: The full name of one of our tables.
     """
 
     for_update: str
+    unless_locked: str
     now: str
     or_nothing: Callable[[str], str]
     table: Callable[[str], str] = str
@@ -174,6 +176,7 @@ class Dialect:
         return sql.format(
             **{table: self.table(table) for table in TABLES},
             for_update=self.for_update,
+            unless_locked=self.unless_locked,
             now=self.now,
             or_nothing=_OrNothing(self.or_nothing),
         )

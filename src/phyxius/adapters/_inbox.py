@@ -104,6 +104,10 @@ class Inbox:
         """Who keeps this journal there, or was cut off while he did; whoever does enters himself."""
         return self._taps.known(store).senders
 
+    def attempts(self, store: Hashable) -> list[int]:
+        """The begins of recorders of this journal that may have a row there without having learned of it."""
+        return self._taps.known(store).attempts
+
     def open(self, store: Hashable, *, forget: bool = False) -> None:
         """Take in what the journal has recorded in this process, and from now on what it records.
 
@@ -271,6 +275,7 @@ class _Known:
         first: When that was looked at first.
         missed: Whether the journal has dropped what it does not have while no inbox was open.
         senders: Who may have something on its way there.
+        attempts: The begins of recorders that may have a row there without having learned of it.
     """
 
     entries: int = 0
@@ -281,6 +286,7 @@ class _Known:
     first: Moment | None = None
     missed: bool = False
     senders: list[Any] = attrs.field(factory=list)
+    attempts: list[int] = attrs.field(factory=list)
 
 
 class _Taps:

@@ -218,9 +218,16 @@ class Reading:
         known = {None, *(call.invocation_id for call in self.in_flight)}
         for recorder_id, *columns in rows:
             row, recorder = CallRow(*columns), state.recorders.get(recorder_id)
-            if recorder is None or (recorder_id in self.own and row.invocation_id in known):
+            if recorder_id in self.own and row.invocation_id in known:
                 continue
-            if not self.query.matches_call(call := row.call(recorder.name)):
+            if recorder is None and row.started_ns < state.since_ns:
+                continue  # it ended before the window
+            if not self.query.matches_call(
+                call := row.call(f"recorder {recorder_id}" if recorder is None else recorder.name)
+            ):
+                continue
+            if recorder is None:
+                calls.in_flight.append(call)  # its lease has ended, and it goes on
                 continue
             if recorder.is_alive(state.until_ns):
                 calls.unfinished.add(recorder_id)

@@ -40,8 +40,18 @@ class RecorderTables(Protocol):
         """Names the store, in this process."""
         ...
 
-    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
-        """Make the recorder's row, store its first batch, and return its key."""
+    async def create(
+        self, name: str, audit_only: bool, started_ns: int, batch: Batch, instead_of: Collection[int] = ()
+    ) -> int:
+        """Make the recorder's row, store its first batch, and return its key.
+
+        Args:
+            name: How people know it.
+            audit_only: Whether its process runs no handlers.
+            started_ns: When its journal began.
+            batch: Its first batch.
+            instead_of: When it began in earlier attempts, whose rows may be there though nobody learned of it.
+        """
         ...
 
     async def has(self, receipt: Receipt) -> bool:
@@ -384,7 +394,12 @@ class Recorder:
             if self._id is None:
                 assert self._ledger.looked is not None
                 began_ns = self._began_ns = self._ledger.looked.latest(self._journal.began)
-                self._id = await self._tables.create(self._name, self._ledger.audit_only, began_ns, batch.opening())
+                opening = self._name, self._ledger.audit_only, began_ns, batch.opening()
+                attempts = self._inbox.attempts(self.key)
+                earlier = list(attempts)
+                attempts.append(began_ns)
+                self._id = await self._tables.create(*opening, earlier)
+                attempts.clear()
             await self._tables.store(self._id, batch)
             self._outbox.popleft()
             self._inbox.stored(parcel.count, Receipt(self._id, self._began_ns, batch.number, batch.ended_ns))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 import attrs
 
-from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._database import Connection, Database, Values
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
 from phyxius.adapters._moment import Moment, look
@@ -67,16 +67,15 @@ class _Starts:
             if row is None:
                 self.failed(starts, self._database.error("failed", _GONE))  # others may be well
                 continue
-            _insert_starts(connection, recorder, [(start.key, start.call) for start in starts])
             # A recorder lives as long as its calls begin, also when it was held up for longer than its lease; by what
             # the database says, for a host that was suspended does not know how long it was away.
             ended_ns, now_ns = row
             alive_ns = max(now_ns, *(start.call.started_ns for start in starts))
-            if ended_ns < alive_ns:
-                connection.execute(
-                    "UPDATE {recorders} SET ended_ns = :alive WHERE id = :id AND ended_ns < :alive",
-                    {"id": recorder, "alive": alive_ns},
-                )
+            calls = [(start.key, start.call) for start in starts]
+            if ended_ns < alive_ns and not _revive(connection, recorder, alive_ns):
+                # Then they begin now, as they do, and so they are found whatever is said of their recorder.
+                calls = [(key, attrs.evolve(call, started_ns=alive_ns)) for key, call in calls]
+            _insert_starts(connection, recorder, calls)
 
     def written(self, items: list[_Start]) -> None:
         for start in items:
@@ -101,16 +100,21 @@ class SqlRecorderTables:
         """Names the database."""
         return self._database.identity
 
-    async def create(self, name: str, audit_only: bool, started_ns: int, batch: Batch) -> int:
+    async def create(
+        self, name: str, audit_only: bool, started_ns: int, batch: Batch, instead_of: Collection[int] = ()
+    ) -> int:
         """Make the recorder's row, and store its first batch with it."""
+        pid = os.getpid()
 
         def write(connection: Connection) -> int:
+            for began_ns in instead_of:
+                _unmake(connection, {"name": name, "pid": pid, "started": began_ns})
             id_ = connection.insert(
                 "INSERT INTO {recorders} (name, pid, audit_only, started_ns, stored_ns, ended_ns)"
                 " VALUES (:name, :pid, :audit_only, :started, :started, :ended)",
                 {
                     "name": name,
-                    "pid": os.getpid(),
+                    "pid": pid,
                     "audit_only": int(audit_only),
                     "started": started_ns,
                     "ended": batch.ended_ns,
@@ -193,6 +197,15 @@ def _check_written(start: _Start) -> None:
         raise start.error
 
 
+def _unmake(connection: Connection, values: Values) -> None:
+    """Delete the row of a recorder that did not learn of it, and so never recorded."""
+    rows = connection.execute(
+        "SELECT id FROM {recorders} WHERE name = :name AND pid = :pid AND started_ns = :started AND batch = 1", values
+    ).fetchall()
+    for sql in ("DELETE FROM {declarations} WHERE recorder = :id", "DELETE FROM {recorders} WHERE id = :id"):
+        connection.execute_many(sql, [{"id": id_} for (id_,) in rows])
+
+
 def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
     """Store a batch; False if its number was stored already, or there is no such recorder."""
     updated = connection.execute(
@@ -228,6 +241,15 @@ def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
         " VALUES (:recorder, :since_ns, :until_ns, :kind, :reason)",
         [_values(gap, recorder) for gap in batch.gaps],
     )
+    return True
+
+
+def _revive(connection: Connection, recorder: int, alive_ns: int) -> bool:
+    """Say that a recorder lives; False if its own batch is just being stored, on an event loop that may wait for us."""
+    values = {"id": recorder, "alive": alive_ns}
+    if connection.execute("SELECT id FROM {recorders} WHERE id = :id{unless_locked}", values).fetchone() is None:
+        return False
+    connection.execute("UPDATE {recorders} SET ended_ns = :alive WHERE id = :id AND ended_ns < :alive", values)
     return True
 
 

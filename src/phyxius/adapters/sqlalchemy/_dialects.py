@@ -48,6 +48,7 @@ class ServerDialect:
         """
         return Dialect(
             for_update=" FOR UPDATE",
+            unless_locked=" FOR UPDATE SKIP LOCKED",
             now=self.own_now if own_time else self.now,
             or_nothing=lambda column: self.or_nothing.format(column=column),
             table=naming.table,

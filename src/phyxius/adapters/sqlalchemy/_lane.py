@@ -56,7 +56,7 @@ class Lane:
                 async with Watchdog(self.limit) as watchdog, self._kept() as connection:
                     return await connection.run_sync(self._run, work, watchdog)
             except _TROUBLE as error:
-                if not left or not is_lost(error):
+                if not left or not (is_lost(error) or is_conflict(error)):
                     raise server_error(self.place, error) from None
 
     async def transact(self, level: Isolation, work: Work[T]) -> T:

@@ -30,7 +30,7 @@ _POLL = timedelta(milliseconds=5)
 _NOTHING: Mapping[str, object] = {}
 
 
-DIALECT = Dialect(for_update="", now=":now", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
+DIALECT = Dialect(for_update="", unless_locked="", now=":now", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
 _fill_in = cache(DIALECT.fill_in)
 
 
