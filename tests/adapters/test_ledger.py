@@ -142,12 +142,11 @@ def test_the_last_batch_closes() -> None:
     assert (batch.closed, batch.ended_ns, batch.stored_ns) == (True, *[BEGAN.shifted(SECOND).wall_ns] * 2)
 
 
-def test_a_request_stays_answered() -> None:
-    """Who writes for another reason does not take an answer back."""
+def test_it_answers_the_request_that_it_saw() -> None:
+    """Also a lower one, of a database that lost commits: nobody has answered what that will ask yet."""
     ledger = ledger_of()
     assert send(ledger, captured(), 5).answered == 5
-    assert send(ledger, captured()).answered == 5
-    assert send(ledger, captured(), 4).answered == 5
+    assert send(ledger, captured(), 3).answered == 3
     assert ledger.answered == 5
 
 

@@ -364,7 +364,9 @@ class MigrationMachine(RuleBasedStateMachine):
             assert after == following
             assert len(won) == 1
             assert all(isinstance(answer, Ok) or isinstance(answer.error, CasLost) for answer in answers if answer)
-        self._check_refusals(answers, allowed, to)
+        # The audit of a call that is cancelled may push out of a bounded journal what the others have to see.
+        pushed = None in answers and self.model.overflow == "drop_oldest"
+        self._check_refusals(answers, allowed, to, may_refuse=not allowed or pushed)
         # Each call leaves one audit event, and it tells what happened.
         assert len(self.audits) - audited == callers
         committed = {transition.attempt for transition in await self.store._inner.history()}  # type: ignore[attr-defined]
@@ -378,13 +380,13 @@ class MigrationMachine(RuleBasedStateMachine):
             finished_in_spite = None in answers and after != before and not won
             assert succeeded == len(won) or (finished_in_spite and succeeded <= 1)
 
-    def _check_refusals(self, answers: list[Any], allowed: bool, to: str) -> None:
+    def _check_refusals(self, answers: list[Any], allowed: bool, to: str, *, may_refuse: bool) -> None:
         for answer in answers:
             if not isinstance(answer, Err):
                 continue
             match answer.error:
                 case EvidenceFailed() | EvidenceErrored():
-                    assert not allowed
+                    assert may_refuse
                     assert to != "other"
                 case NotNext():
                     assert to == "other"

@@ -42,11 +42,12 @@ class Load:
         for number in itertools.count():
             spec = define_migration(name=f"m{worker}-{number}", phases={phase: {} for phase in PHASES})
             store = self.stores.phase_store(spec)
-            phase = PHASES[0]
-            while self.going and phase != PHASES[-1]:
-                attempt, to = uuid.uuid4().hex, PHASES[PHASES.index(phase) + 1]
+            while self.going:
+                attempt = uuid.uuid4().hex
                 try:
                     phase = await store.current()
+                    if phase == PHASES[-1]:
+                        break
                     to = PHASES[PHASES.index(phase) + 1]
                     self.said.append(["tries", spec.name, phase, to, attempt])
                     answer = await store.try_advance(phase, to, EvidenceSnapshot(attempt, {"attempt": attempt}))
@@ -54,7 +55,6 @@ class Load:
                     self.refused += 1
                     continue
                 self.said.append(["moved" if type(answer) is Ok else "lost", attempt])
-                phase = to if type(answer) is Ok else phase
             if not self.going:
                 return
 

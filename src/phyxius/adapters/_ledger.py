@@ -162,7 +162,7 @@ class Ledger:
                 parcels.append(Parcel(batch, len(chunk), None))
             else:
                 news = self._news(capture)
-                last = self._last_of(batch, capture, news, max(request, self.answered), unwritable, closed)
+                last = self._last_of(batch, capture, news, request, unwritable, closed)
                 parcels.append(Parcel(last, len(chunk), capture, news))
         return parcels
 

@@ -351,7 +351,8 @@ class Recorder:
             is_wanted = self._ledger.is_due(clock.now())
             with contextlib.suppress(Exception):  # what is wrong with the store, the renewal reports
                 request, looked = await self._tables.look()
-                is_wanted |= request > self._ledger.answered or self.must_tell(looked)
+                # Not only a later one: a database that lost commits begins to count anew.
+                is_wanted |= request != self._ledger.answered or self.must_tell(looked)
             if is_wanted:
                 await self._try_to_store()
 

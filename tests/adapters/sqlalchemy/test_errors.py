@@ -52,6 +52,8 @@ def translated(state: str) -> DBAPIError:
         (wrapped(Exception(1290, "--read-only")), "read_only"),
         (wrapped(Exception(1205, "lock wait")), "busy"),
         (wrapped(Exception(2013, "lost")), "unreachable"),
+        (wrapped(Exception(1053, "shutdown")), "unreachable"),
+        (wrapped(Exception(4031, "inactive")), "unreachable"),
         (wrapped(Exception(9999, "?")), "failed"),
         (wrapped(Exception("closed"), lost=True), "unreachable"),
         (wrapped(OSError(111, "refused")), "unreachable"),

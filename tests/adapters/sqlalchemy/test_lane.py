@@ -124,6 +124,33 @@ async def test_connections_that_the_server_has_ended(place: ServerPlace, lane: L
     assert (len(tries), version(place)) == (2, 3)
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
+async def test_a_server_that_goes_once_it_has_answered(tmp_path: Path, driver: str) -> None:
+    """Its answer counts, and the pool has no place less; be it on the connection that is kept, or on another."""
+    kind = "postgresql" if driver in ("asyncpg", "psycopg") else "mariadb"
+    async with place_of(kind, tmp_path) as place:
+        engine = create_async_engine(sa.make_url(place.url).set(drivername=f"{place.url.split('+')[0]}+{driver}"))
+        async with open_stores(engine) as stores:
+            lane: Lane = stores._database._lane  # type: ignore[attr-defined]
+
+            def work(connection: Connection) -> str:
+                phase = connection.execute(READ).fetchone()[0]
+                disconnect(place)
+                return str(phase)
+
+            place.rows("SELECT 1 FROM migrations")
+            await stores.phase_store(SPEC).current()
+            async with lane._reading():
+                for _ in range(3):
+                    assert await lane.read(work) == "a"
+                    assert engine.pool.checkedout() == 1  # type: ignore[attr-defined]
+                assert await lane.transact("READ COMMITTED", lambda each: each.execute(READ).fetchone()[0]) == "a"
+            assert await lane.read(work) == "a"
+            assert await lane.read(work) == "a"
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        await engine.dispose()
+
+
 async def test_a_commit_whose_answer_is_lost_is_not_repeated(tmp_path: Path) -> None:
     """It may have happened: whoever asked has to find out."""
     async with place_of("postgresql", tmp_path) as place, CuttingProxy.unix(place.server.socket) as proxy:

@@ -28,6 +28,7 @@ class ServerDialect:
         returning: How an INSERT ends so that it answers with the key of the row, if that needs to be asked.
         lock: What one says who makes tables; who says it meanwhile waits.
         unlock: What he says at the end, if the lock does not end with the transaction.
+        quote: What stands around a name that may be a word of SQL.
         sets_level: Whether the isolation level of a transaction is a statement of its own, before it.
     """
 
@@ -37,6 +38,7 @@ class ServerDialect:
     returning: str
     lock: str
     unlock: str | None
+    quote: str
     sets_level: bool
 
     def dialect(self, naming: Naming, *, own_time: bool) -> Dialect:
@@ -51,7 +53,7 @@ class ServerDialect:
             unless_locked=" FOR UPDATE SKIP LOCKED",
             now=self.own_now if own_time else self.now,
             or_nothing=lambda column: self.or_nothing.format(column=column),
-            table=naming.table,
+            table=lambda name: naming.table(name, self.quote),
         )
 
     @contextlib.contextmanager
@@ -82,6 +84,7 @@ _MYSQL = ServerDialect(
     returning="",
     lock="SELECT GET_LOCK('phyxius', 60)",
     unlock="SELECT RELEASE_LOCK('phyxius')",
+    quote="`",
     sets_level=True,
 )
 _DIALECTS = {
@@ -92,6 +95,7 @@ _DIALECTS = {
         returning=" RETURNING id",
         lock="SELECT pg_advisory_xact_lock(7235125870)",
         unlock=None,
+        quote='"',
         sets_level=False,
     ),
     "mysql": _MYSQL,

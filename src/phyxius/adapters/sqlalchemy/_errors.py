@@ -67,6 +67,7 @@ _OF_ERRNO: dict[int, ServerProblem] = {
     1044: "denied",
     1045: "denied",
     1049: "no_database",
+    1053: "unreachable",
     1054: "missing",
     1114: "full",
     1142: "denied",
@@ -81,6 +82,7 @@ _OF_ERRNO: dict[int, ServerProblem] = {
     2003: "unreachable",
     2006: "unreachable",
     2013: "unreachable",
+    4031: "unreachable",
 }
 
 

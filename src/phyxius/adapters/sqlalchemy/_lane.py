@@ -44,6 +44,7 @@ class Lane:
     place: str
     limit: timedelta
     _idle: AsyncConnection | None = None
+    _keeps: bool = False
     _closed: bool = False
     _group: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
@@ -53,7 +54,7 @@ class Lane:
         while True:
             left -= 1
             try:
-                async with Watchdog(self.limit) as watchdog, self._kept() as connection:
+                async with Watchdog(self.limit) as watchdog, self._reading() as connection:
                     return await connection.run_sync(self._run, work, watchdog)
             except _TROUBLE as error:
                 if not left or not (is_lost(error) or is_conflict(error)):
@@ -99,29 +100,39 @@ class Lane:
     async def _let_go(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None:
+            self._keeps = False
             # The server may be gone, and so is the connection; or its event loop, of which drivers complain.
             with contextlib.suppress(*_TROUBLE, RuntimeError):
-                await idle.close()
+                await _throw_away(idle)
 
     def _run(self, raw: sa.Connection, work: Work[T], watchdog: Watchdog) -> T:
         return work(ServerConnection(raw, self.statements, watchdog))
 
     @contextlib.asynccontextmanager
-    async def _kept(self) -> AsyncIterator[AsyncConnection]:
-        """The connection that is kept, or another one while it is taken; then it is the one that is kept."""
-        kept, self._idle = self._idle, None
-        connection = await self._connect() if kept is None else kept
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """The connection that is kept, which commits each statement; or a transaction on another while it is taken."""
+        if self._idle is None and (self._keeps or self._closed or not self._has_others()):
+            async with self._fresh() as connection:
+                await self.kind.begin(connection, "READ COMMITTED")
+                yield connection
+            return
+        kept, self._idle, self._keeps = self._idle, None, True
         try:
             if kept is None:
-                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            yield connection
-        except BaseException as error:
-            await _leave(connection, error)
+                kept = await self._connect()
+                kept = await kept.execution_options(isolation_level="AUTOCOMMIT")
+            yield kept
+        except Exception as error:
+            if kept is not None and not isinstance(error, _TROUBLE):  # it is not the connection's
+                self._idle = kept
             raise
-        if self._idle is None and not self._closed and self._has_others():
-            self._idle = connection
         else:
-            await connection.close()
+            self._idle = kept
+        finally:
+            if self._idle is None or self._closed:
+                self._idle, self._keeps = None, False
+                if kept is not None:
+                    await _throw_away(kept)
 
     @contextlib.asynccontextmanager
     async def _fresh(self) -> AsyncIterator[AsyncConnection]:
@@ -132,7 +143,8 @@ class Lane:
         except BaseException as error:
             await _leave(connection, error)
             raise
-        await connection.close()
+        with contextlib.suppress(*_TROUBLE):  # the answer is there, whatever the end of a transaction comes to
+            await connection.close()
 
     def _has_others(self) -> bool:
         """Whether the pool can be left with one connection less."""
@@ -152,4 +164,14 @@ async def _leave(connection: AsyncConnection, error: BaseException) -> None:
     """Give a connection back; one on which somebody may still answer is closed."""
     if isinstance(error, (asyncio.CancelledError, OSError)) or is_lost(error) or problem_of(error) == "read_only":
         await connection.invalidate()
+    await connection.close()
+
+
+async def _throw_away(connection: AsyncConnection) -> None:
+    """Close a connection that commits each statement.
+
+    If it were given back, SQLAlchemy would tell some servers to do that no more. Where such a server is gone by then it
+    raises what the driver does, and its pool has one place less for ever.
+    """
+    await connection.invalidate()
     await connection.close()

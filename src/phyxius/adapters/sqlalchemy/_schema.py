@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.schema import CreateSchema, SchemaItem
 
 from phyxius.migration import SpecError
 
@@ -53,9 +53,9 @@ class Naming:
             if not (isinstance(name, str) and _NAME.fullmatch(name)):
                 raise SpecError(f"a {what} is up to 41 lower-case letters, digits and underscores, not {name!r}")
 
-    def table(self, name: str) -> str:
-        """The full name of one of our tables."""
-        return f"{self.schema}.{self.prefix}{name}" if self.schema else f"{self.prefix}{name}"
+    def table(self, name: str, quote: str = "") -> str:
+        """The full name of one of our tables, with a schema in quotes: that may be a word of SQL."""
+        return f"{quote}{self.schema}{quote}.{self.prefix}{name}" if self.schema else f"{self.prefix}{name}"
 
 
 def metadata_for(*, prefix: str = PREFIX, schema: str | None = None) -> MetaData:
@@ -241,7 +241,7 @@ BEGIN_JOURNAL = (
 def create(connection: Connection, naming: Naming) -> None:
     """Make what is not there yet, and bring what is older to our version. What is newer is left alone."""
     if naming.schema is not None and not inspect(connection).has_schema(naming.schema):
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {naming.schema}"))
+        connection.execute(CreateSchema(naming.schema, if_not_exists=True))
     journal, version = naming.table("journal"), 0
     if inspect(connection).has_table(f"{naming.prefix}journal", schema=naming.schema):
         version = connection.execute(text(f"SELECT version FROM {journal}")).scalar() or 0  # noqa: S608 - our own names
