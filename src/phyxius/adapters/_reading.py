@@ -296,7 +296,7 @@ class Reading:
             witnessed=witnessed,
             in_flight=calls.in_flight,
             unwitnessed_by=lacking,
-            recorded_by=Counter(recorders[recorder].name for recorder, _ in found if recorder in recorders),
+            recorded_by=Counter(recorders[id_].name for id_, _ in found if id_ in recorders) if found else {},
         )
 
 

@@ -16,18 +16,25 @@ _NOTHING: Mapping[str, object] = {}
 
 
 class Statements:
-    """The stores' SQL, filled in for a database, and kept so that SQLAlchemy compiles it once."""
+    """The stores' SQL, filled in for a database, and kept, so that SQLAlchemy looks but once at it and its columns."""
 
     def __init__(self, dialect: Dialect, returning: str) -> None:
         self.dialect = dialect
         self.returning = returning
-        self._kept: dict[str, sa.TextClause] = {}
+        self._kept: dict[str, sa.TextClause | sa.TextualSelect] = {}
 
-    def __getitem__(self, sql: str) -> sa.TextClause:
-        statement = self._kept.get(sql)
-        if statement is None:
-            statement = self._kept[sql] = sa.text(self.dialect.fill_in(sql))
-        return statement
+    def run(
+        self, connection: sa.Connection, sql: str, values: dict[str, object] | list[dict[str, object]]
+    ) -> sa.CursorResult[Any]:
+        """Run a statement, once or for each of several values."""
+        kept = self._kept.get(sql)
+        if kept is not None:
+            return connection.execute(kept, values)
+        text = sa.text(self.dialect.fill_in(sql))
+        result = connection.execute(text, values)
+        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in result.keys()] if result.returns_rows else []  # noqa: SIM118 - no dict
+        self._kept[sql] = text.columns(*columns) if columns else text
+        return result
 
 
 class ServerConnection:
@@ -41,18 +48,18 @@ class ServerConnection:
     def execute(self, sql: str, values: Values = _NOTHING, /) -> Rows:
         """Run a statement."""
         self._watchdog.feed()
-        return cast("Rows", self.raw.execute(self._statements[sql], dict(values)))
+        return cast("Rows", self._statements.run(self.raw, sql, dict(values)))
 
     def execute_many(self, sql: str, values: Sequence[Values], /) -> None:
         """Run a statement for each of several values."""
         if values:
             self._watchdog.feed()
-            self.raw.execute(self._statements[sql], [dict(each) for each in values])
+            self._statements.run(self.raw, sql, [dict(each) for each in values])
 
     def insert(self, sql: str, values: Values, /) -> int:
         """Run an INSERT, and return the key of the row."""
         self._watchdog.feed()
-        result = self.raw.execute(self._statements[sql + self._statements.returning], dict(values))
+        result = self._statements.run(self.raw, sql + self._statements.returning, dict(values))
         return int(result.scalar_one() if self._statements.returning else result.lastrowid)
 
     def aside(self, function: Callable[[], T], /) -> T:
