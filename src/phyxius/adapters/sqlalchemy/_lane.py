@@ -111,7 +111,7 @@ class Lane:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
         """The connection that is kept, which commits each statement; or a transaction on another while it is taken."""
-        if self._idle is None and (self._keeps or self._closed or not self._has_others()):
+        if self._idle is None and (self._keeps or not self._has_others()):
             async with self._fresh() as connection:
                 await self.kind.begin(connection, "READ COMMITTED")
                 yield connection
