@@ -142,7 +142,7 @@ ODD: list[dict[str, Any]] = [
     {"source": ["a"]},
     {"source": 7},
     {"invocation_id": {"a": 1}},
-    {"invocation_id": uuid.uuid4()},
+    {"invocation_id": uuid.UUID(int=7)},
 ]
 
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phyxius.journal import PayloadError, to_json_value
+from tests.ids import shown
 
 TIME = datetime(2024, 5, 1, 12, 30, 15, 250, tzinfo=timezone(timedelta(hours=2)))
 UNIQUE = UUID("12345678123456781234567812345678")
@@ -177,14 +178,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("value, problem", REFUSED, ids=lambda each: ascii(each)[:40])
+@pytest.mark.parametrize("value, problem", REFUSED, ids=lambda each: shown(each)[:40])
 def test_what_json_cannot_hold_is_refused(value: object, problem: str) -> None:
     """The message names the problem, and the remedy where there is one."""
     with pytest.raises(PayloadError, match=problem):
         to_json_value(value)
 
 
-@pytest.mark.parametrize("value", [each for each, _ in REFUSED], ids=lambda each: ascii(each)[:40])
+@pytest.mark.parametrize("value", [each for each, _ in REFUSED], ids=lambda each: shown(each)[:40])
 def test_a_fallback_writes_what_json_cannot_hold(value: object) -> None:
     """With a fallback everything is written, as text that any database takes, and the rest stays as it was."""
     written = to_json_value({"good": 1, "bad": [value]}, fallback=repr)

@@ -30,6 +30,7 @@ from phyxius.migration import (
     journal_window,
 )
 from phyxius.migration._judge import Passed, check_window, gap_details, judge_answer, judge_window
+from tests.ids import shown
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = create_controlled_clock(EPOCH).now()
@@ -124,7 +125,7 @@ def refused(finding: object) -> EvidenceFailure:
         (Err(MagicMock(spec=str)), "err(unittest.mock.MagicMock)"),
         (Err(FailureToo("no")), "FailureToo"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_only_the_exact_ok_counts(answer: object, came: str) -> None:
     """What is neither the exact Ok nor an Err with a reason is a wrong shape, and the error says what came."""
@@ -181,7 +182,7 @@ def test_an_err_is_a_failure() -> None:
         (Ok(1), {"value": 1}),
         (Text("é"), "é"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_payload_is_its_json_round_trip(payload: object, written: object) -> None:
     """What counts is what JSON makes of the payload, in exact builtin types."""
@@ -267,7 +268,7 @@ def test_a_full_proof_passes() -> None:
         assert (type(passed), passed.payload, passed.tolerated) == (Passed, 7, ())
 
 
-@pytest.mark.parametrize("forgotten", [1, "yes", object(), MagicMock()], ids=repr)
+@pytest.mark.parametrize("forgotten", [1, "yes", object(), MagicMock()], ids=shown)
 def test_what_is_not_exactly_true_is_no_witness(forgotten: Any) -> None:
     """A store that forgot an `await`, say, has not said that the name is declared, nor that nothing was cut off."""
     assert "declare" in refused(judged(source(), seen(witnessed=forgotten))).reason

@@ -25,6 +25,7 @@ from phyxius.migration import (
     no_events,
     schema_applied,
 )
+from tests.ids import shown
 
 SOURCE = schema_applied(ok)
 WINDOW = journal_window("quote.read", timedelta(days=1), no_events())
@@ -81,7 +82,7 @@ BAD: list[tuple[str, dict[str, Any], str, tuple[str | None, str | None, str | No
     ("a name that is a number", {"phases": {"a": {}, "b": {1: SOURCE}}}, "a source's name", ("quotes", "b", None)),
     *(
         (
-            f"{source!r} as a source",
+            f"{shown(source)} as a source",
             {"phases": {"a": {}, "b": {"s": source}}},
             "use journal_window",
             ("quotes", "b", "s"),
