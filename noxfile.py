@@ -11,6 +11,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 # The Python that runs nox is always among them, so that at least one is there.
 PYTHONS = sorted({"3.11", "3.12", "3.13", f"3.{sys.version_info.minor}"})
 CHECKED = ("src", "tests", "docs", "examples", "conftest.py", "noxfile.py")
+# A file stays whole: the code blocks of a page build on each other. Each process starts servers of its own.
+ON_ALL_CORES = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile")
 
 nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.error_on_missing_interpreters = False  # nor under CI, where the default is to fail
@@ -47,12 +49,12 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and the code blocks of the docs; on the oldest Python also require full coverage."""
     install(session, "test")
-    if session.python != PYTHONS[0]:  # to measure it takes as long again, and each says the same
+    if session.posargs:
         session.run("pytest", *session.posargs)
-        return
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    if not session.posargs:
-        session.run("coverage", "report")
+    elif session.python != PYTHONS[0]:  # to measure it takes as long again, and each says the same
+        session.run("pytest", *ON_ALL_CORES)
+    else:
+        session.run("pytest", *ON_ALL_CORES, "--cov", "--cov-report=term-missing:skip-covered")
 
 
 @nox.session
