@@ -179,7 +179,7 @@ async def test_a_signature_serves_no_other_revision(stores: SqlStores) -> None:
 
 
 async def test_a_signature_is_for_the_step_from_one_phase(stores: SqlStores) -> None:
-    """Where the phase before another one changed, what was signed for the way from the earlier one is not asked."""
+    """Where the phase before another one changed, what was signed for the way from the earlier one does not count."""
     signed = stores.attestations.signed_off()
     spec = spec_of("expand", "flip", dba=signed)
     await stores.phase_store(spec).current()
@@ -188,7 +188,10 @@ async def test_a_signature_is_for_the_step_from_one_phase(stores: SqlStores) -> 
     longer = define_migration(name="quotes", phases=phases)
     await stores.phase_store(spec).amend(longer, who="ada", why="check first")
     assert isinstance(await advance(stores, longer), Ok)
-    assert await refusal(stores, longer) == "1 signature is wanted, and it has none; sign with attestations.sign(...)"
+    assert await refusal(stores, longer) == (
+        "1 signature is wanted, and it has none; that of ada does not count: signed for an earlier order of the phases;"
+        " sign with attestations.sign(...)"
+    )
 
 
 async def test_the_first_phase_has_evidence_too(stores: SqlStores) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phyxius.adapters._moment import Moment, look
-from phyxius.clock import ControlledClock, Instant, create_controlled_clock
+from phyxius.clock import ControlledClock, Instant, create_controlled_clock, create_system_clock
+from tests.places import SERVERS, Place, place_of
 
 MS, SECOND, HOUR, DAY = timedelta(milliseconds=1), timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 NS = 1_000_000_000
@@ -112,3 +114,32 @@ def test_a_clock_that_runs_a_little_faster_was_not_set() -> None:
         assert first.gained_ns(faster) == gained
         fastest = Moment(later.wall_ns + 60 * NS, later.before, later.after, drift)
         assert first.gained_ns(fastest) == 60 * NS
+
+
+# -- whose clock
+
+
+async def test_a_clock_of_tests_is_kept_apart(place: Place) -> None:
+    """Whoever left one in would write, and look for, what others never see; so it is refused."""
+    async with place.stores(create_controlled_clock()):
+        pass
+    async with place.stores(create_controlled_clock(EPOCH)):
+        pass
+    with pytest.raises(place.error, match=r"give the same clock.*by a controlled clock, and here by") as caught:
+        async with place.stores(create_system_clock()):
+            pass
+    assert caught.value.problem == "other_clock"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_the_rows_of_a_server_are_stamped_by_one_clock(kind: str, tmp_path: Path) -> None:
+    """By its own, or by those of the processes."""
+    async with place_of(kind, tmp_path) as place:
+        async with place.stores(create_system_clock()):
+            pass
+        for other in ({"clock": create_controlled_clock()}, {"clock": create_system_clock(), "time": "process"}):
+            with pytest.raises(place.error, match=r"stamped by the clock of the database, and here by"):
+                async with place.stores(**other):
+                    pass
+        async with place.stores(create_controlled_clock(), time="database"):
+            pass

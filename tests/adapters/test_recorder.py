@@ -179,7 +179,7 @@ def test_one_whose_loop_was_closed_makes_its_process_no_witness(clock: Controlle
             return why_unrecorded(tables.key) is None
 
     asyncio.run(leave())
-    assert why_unrecorded(tables.key)
+    assert why_unrecorded(tables.key) == why_unrecorded("another store") == "no recorder runs here"
     assert asyncio.run(is_witness(other))
     with recorded(stranded, "a"):
         assert not asyncio.run(is_witness(other))
@@ -218,7 +218,7 @@ async def test_a_second_recorder_of_one_journal_is_refused(store: Store, journal
     """It would store everything twice; the first one is not disturbed. Once that has closed a second one may come."""
     record_events(journal, "a")
     async with store.recorder(journal):
-        with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+        with pytest.raises(RuntimeError, match="has a recorder in this store already"):
             async with store.recorder(journal, name="twin"):
                 pytest.fail("it was entered")
         record_events(journal, "b")
@@ -670,7 +670,7 @@ async def test_nobody_takes_over_from_one_that_is_closing(
     tables.rigs = [store]
     closing = asyncio.ensure_future(recorder.__aexit__(None, None, None))
     await until(tables.is_asked)
-    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+    with pytest.raises(RuntimeError, match="has a recorder in this store already"):
         await tables.recorder(journal, name="next").__aenter__()
     gate.set()
     await asyncio.wait([closing])

@@ -33,15 +33,16 @@ def signature(signer: str = "ada", *, id: int = 1, signed: timedelta = 9 * DAY, 
 
 def test_a_signature_stands_until_something_speaks_against_it() -> None:
     """It is of any age, unless it is said how old it may be."""
-    assert signature().doubt(NOW, 1) is None
-    assert signature(signed=timedelta(0)).doubt(NOW, 1) is None
-    assert signature(signed=10 * DAY).doubt(NOW, 1) is None
+    assert signature().doubt(NOW, 1, "flip") is None
+    assert signature(signed=timedelta(0)).doubt(NOW, 1, "flip") is None
+    assert signature(signed=10 * DAY).doubt(NOW, 1, "flip") is None
 
 
 @pytest.mark.parametrize(
     "made,says",
     [
         (signature(revision=2), "signed for an earlier order of the phases"),
+        (signature(from_phase="expand"), "signed for an earlier order of the phases"),
         (signature(revoked_at=9 * DAY), "revoked"),
         (signature(signed=10 * DAY + timedelta(microseconds=1)), "still to come: the clock was set back"),
         (signature(expires_at=10 * DAY), "expired at 1970-01-11T00:00:00"),
@@ -50,7 +51,7 @@ def test_a_signature_stands_until_something_speaks_against_it() -> None:
 )
 def test_doubts(made: Signature, says: str) -> None:
     """Each says why."""
-    doubt = made.doubt(NOW, 1, 3 * DAY)
+    doubt = made.doubt(NOW, 1, "flip", 3 * DAY)
     assert doubt is not None
     assert says in doubt
 
@@ -58,9 +59,9 @@ def test_doubts(made: Signature, says: str) -> None:
 def test_the_last_moment_counts() -> None:
     """Up to the nanosecond before it expires or becomes too old."""
     before = NOW.shifted(-1)
-    assert signature(expires_at=10 * DAY).doubt(before, 1) is None
-    assert signature(signed=7 * DAY).doubt(before, 1, 3 * DAY) is None
-    assert signature(signed=7 * DAY).doubt(NOW, 1, 3 * DAY) is not None
+    assert signature(expires_at=10 * DAY).doubt(before, 1, "flip") is None
+    assert signature(signed=7 * DAY).doubt(before, 1, "flip", 3 * DAY) is None
+    assert signature(signed=7 * DAY).doubt(NOW, 1, "flip", 3 * DAY) is not None
 
 
 def test_the_payload_says_who_and_when() -> None:
@@ -113,7 +114,7 @@ def test_terms() -> None:
 
 
 def judged(terms: Terms, *signatures: Signature) -> Any:
-    return terms.judge(signatures, NOW, 1, FILE)
+    return terms.judge(signatures, NOW, 1, "flip", FILE)
 
 
 def test_enough_signatures_are_an_ok() -> None:

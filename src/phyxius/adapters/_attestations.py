@@ -198,10 +198,9 @@ class _SignedOff:
         def read(connection: Connection) -> Result[dict[str, object], EvidenceFailure]:
             found = recorded(connection, subject.migration)
             signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
-            standing = [each for each in signatures if each.from_phase == subject.from_phase]
             revision = 0 if found is None else found.revision
             now = now_in(self._database, connection)
-            return self.terms.judge(standing, now, revision, name_of(connection))
+            return self.terms.judge(signatures, now, revision, subject.from_phase, name_of(connection))
 
         return await self._database.read(read)
 

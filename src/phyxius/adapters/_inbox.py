@@ -123,7 +123,7 @@ class Inbox:
             self._begin()
             other = self._taps.open.get(store)
             if other is not None and other._process == self._process and not other._is_stranded():
-                raise RuntimeError("another recorder keeps this journal there already; one is enough")
+                raise RuntimeError("this journal has a recorder in this store already; enter one, at start-up")
             if forget:
                 # Also of steps of its clock: it is told of all since that was first looked at.
                 known = self._taps.known(store)

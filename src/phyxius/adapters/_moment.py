@@ -8,17 +8,39 @@ takes time, and how much is known, so a stamp can be made that is not too early,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from phyxius.adapters._database import Connection, Database
-from phyxius.clock import Instant
+from phyxius.clock import Clock, ControlledClock, Instant
 
 _LOOKS = 3
 _QUICK_NS = 100_000_000
 _NOTICED_STEP_NS = 100_000_000
 _NOTHING: Mapping[str, object] = {}
+
+Stamp: TypeAlias = Literal["database", "process", "test"]
+_CLOCKS: Mapping[Stamp, str] = {
+    "database": "the clock of the database",
+    "process": "the clocks of the processes",
+    "test": "a controlled clock",
+}
+
+
+def stamp_of(clock: Clock, *, own_time: bool) -> Stamp:
+    """Whose clock stamps the rows that a process writes."""
+    if not own_time:
+        return "database"
+    return "test" if isinstance(clock, ControlledClock) else "process"
+
+
+def other_clock(first: Stamp, ours: Stamp) -> str | None:
+    """Why rows that the one clock stamps and rows of the other have no common time; None if they have one.
+
+    An event of today, stamped by a test's clock in 1970, is in no window of those who look back from today.
+    """
+    return None if first == ours else f"its rows are stamped by {_CLOCKS[first]}, and here by {_CLOCKS[ours]}"
 
 
 @attrs.frozen

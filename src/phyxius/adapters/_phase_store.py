@@ -259,7 +259,7 @@ class SqlPhaseStore:
             signatures = {each.id: each for each in signatures_of(connection, self._migration, to_phase, source)}
             for id_, until in reliance.until.items():
                 signature = signatures.get(id_)
-                doubt = "it is gone" if signature is None else signature.doubt(now, found.revision)
+                doubt = "it is gone" if signature is None else signature.doubt(now, found.revision, found.phase)
                 if doubt is None and until is not None and now.wall >= datetime.fromisoformat(until):
                     doubt = f"it counted until {until}"
                 if doubt is not None:

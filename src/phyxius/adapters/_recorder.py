@@ -391,15 +391,15 @@ def why_unrecorded(key: Hashable, journal: Journal[Any] | None = None) -> str | 
         journal: One that has to be among what is written.
     """
     here = [each for each in _recorders() if each.is_of_this_process]
-    ours = [each for each in here if each.key == key]
-    living = [each for each in ours if not each.is_stranded]
-    if not all(each.is_at_work for each in ours):
+    if not all(each.is_at_work for each in here if each.key == key):
         return "a recorder of this process was cut off, and stores no more"
-    if any(journal is None or each.journal is journal for each in living):
+    living = [each for each in here if not each.is_stranded]
+    ours = [each for each in living if each.key == key]
+    if any(journal is None or each.journal is journal for each in ours):
         return None
-    if living:
-        return f"recorder {living[0].name} keeps another journal than the one that the migration was given"
-    return f"recorder {here[0].name} writes elsewhere, or by another URL" if here else "no recorder runs here"
+    if ours:
+        return f"recorder {ours[0].name} keeps another journal than the one that the migration was given"
+    return f"recorder {living[0].name} writes elsewhere, or by another URL" if living else "no recorder runs here"
 
 
 def _do_nothing() -> None:

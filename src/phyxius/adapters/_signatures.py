@@ -47,9 +47,9 @@ class Signature:
     expires_at: Instant | None = None
     revoked_at: Instant | None = None
 
-    def doubt(self, now: Instant, revision: int, valid_for: timedelta | None = None) -> str | None:
-        """Why it does not count now, or None if it does."""
-        if self.revision != revision:
+    def doubt(self, now: Instant, revision: int, from_phase: str, valid_for: timedelta | None = None) -> str | None:
+        """Why it does not count now, for the step out of a phase in an order of them; None if it does."""
+        if self.revision != revision or self.from_phase != from_phase:
             return "signed for an earlier order of the phases"
         if self.revoked_at is not None:
             return "revoked"
@@ -107,13 +107,13 @@ class Terms:
         return cls(quorum, frozenset(signers), valid_for)
 
     def judge(
-        self, signatures: Iterable[Signature], now: Instant, revision: int, store: str
+        self, signatures: Iterable[Signature], now: Instant, revision: int, from_phase: str, store: str
     ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:
         """Whether the signatures for one subject are enough; `store` names where they are from."""
         standing: dict[str, Signature] = {}
         doubts: dict[str, tuple[str, str]] = {}
         for signature in signatures:
-            doubt = signature.doubt(now, revision, self.valid_for)
+            doubt = signature.doubt(now, revision, from_phase, self.valid_for)
             if doubt is None and self.signers is not None and signature.signer not in self.signers:
                 doubt = "not among those who may sign"
             person = signature.signer.casefold()  # who signs as "Ada" and as "ada" is not two people

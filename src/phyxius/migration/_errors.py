@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from phyxius.migration._wording import OTHER_ORDER, listed
+
 
 @attrs.define(eq=False, slots=False)
 class SpecError(ValueError):
@@ -44,7 +46,7 @@ class UnknownPhaseError(Exception):
     def __str__(self) -> str:
         return (
             f'the store of migration "{self.migration}" answered with the phase {self.phase!r}, but its spec has '
-            f"{_listed(self.declared)}; run the build whose spec has that phase, or mend the spec"
+            f"{listed(self.declared)}; run the build whose spec has that phase, or mend the spec"
         )
 
 
@@ -63,10 +65,10 @@ class SpecChangedError(Exception):
     @property
     def difference(self) -> str:
         """Both orders, in words."""
-        return f"the store recorded the phases {_listed(self.recorded)}, but the spec declares {_listed(self.declared)}"
+        return f"the store recorded the phases {listed(self.recorded)}, but the spec declares {listed(self.declared)}"
 
     def __str__(self) -> str:
-        return f"{self.difference}; run the build that matches the store, or adopt the new order in the store (amend)"
+        return f"{self.difference}; {OTHER_ORDER}"
 
 
 @attrs.define(eq=False, slots=False)
@@ -115,7 +117,3 @@ class CheckCancelledError(Exception):
 
 class MemoryPhaseStoreWarning(UserWarning):
     """A migration that runs in real time keeps its phase in memory: it is lost at exit, and not shared."""
-
-
-def _listed(phases: tuple[str, ...]) -> str:
-    return ", ".join(f'"{phase}"' for phase in phases)

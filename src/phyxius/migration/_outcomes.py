@@ -13,7 +13,7 @@ from phyxius.clock import Instant
 from phyxius.fp import Ok
 from phyxius.handler import HandlerError
 from phyxius.migration._failure import EvidenceFailure
-from phyxius.migration._wording import plain
+from phyxius.migration._wording import OTHER_ORDER, listed, plain
 
 P_co = TypeVar("P_co", bound=str, default=str, covariant=True)
 P = TypeVar("P", bound=str, default=str)
@@ -177,10 +177,7 @@ class SpecChanged:
     @property
     def message(self) -> str:
         """One line for people."""
-        return (
-            f"the store has {list(self.recorded)}, which is not in step with the spec's {list(self.declared)}; "
-            "run the build that matches the store, or adopt the new order in the store (amend)"
-        )
+        return f"the store has {listed(self.recorded)}, but the spec {listed(self.declared)}; {OTHER_ORDER}"
 
 
 AdvanceError: TypeAlias = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 _LONGEST_REPR = 1_000
@@ -29,3 +30,14 @@ def representation(value: object) -> str:
     except Exception:  # noqa: BLE001 - a foreign __repr__
         text = f"<{type(value).__name__} that cannot be represented>"
     return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 1] + "…"
+
+
+OTHER_ORDER = (
+    "deploy the build that matches the store; only if this one is the newer, adopt its order there first (amend)"
+)
+"""What to do where a store and a spec have different phases."""
+
+
+def listed(phases: Iterable[str]) -> str:
+    """Phases as people read them."""
+    return ", ".join(f'"{phase}"' for phase in phases)

@@ -143,32 +143,41 @@ async def test_tables_of_another_version(engine: AsyncEngine, prefix: str, monke
 
 
 async def test_alembic_makes_them_too(engine: AsyncEngine, prefix: str) -> None:
-    """What it generates from the metadata is what we need, and once that ran it finds nothing to change."""
+    """What it generates from the metadata is what we need; then it finds nothing to change, and can undo it."""
     target = metadata_for(prefix=prefix)
 
-    def generate(connection: sa.Connection) -> list[Any]:
+    def context_of(connection: sa.Connection) -> MigrationContext:
         def include(item: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
             return kind != "table" or str(name).startswith(prefix)
 
-        context = MigrationContext.configure(connection, opts={"include_object": include, "compare_type": True})
-        script = produce_migrations(context, target)
-        if operations := script.upgrade_ops:
-            code = render_python_code(operations)
-            names = {
-                "op": Operations(context),
-                "sa": sa,
-                "mysql": sa.dialects.mysql,
-                "postgresql": sa.dialects.postgresql,
-            }
-            exec("def upgrade():\n    " + code.replace("\n", "\n    "), names)
-            names["upgrade"]()  # type: ignore[operator]
-        return [each for each in compare_metadata(context, target) if "fk" not in str(each[0])]
+        return MigrationContext.configure(connection, opts={"include_object": include, "compare_type": True})
+
+    def generate(connection: sa.Connection) -> tuple[str, str]:
+        script = produce_migrations(context_of(connection), target)
+        assert script.upgrade_ops is not None
+        assert script.downgrade_ops is not None
+        return render_python_code(script.upgrade_ops), render_python_code(script.downgrade_ops)
+
+    def migrate(connection: sa.Connection, code: str) -> None:
+        dialects = {"mysql": sa.dialects.mysql, "postgresql": sa.dialects.postgresql}
+        names: dict[str, Any] = {"op": Operations(context_of(connection)), "sa": sa, **dialects}
+        exec("def migrate():\n    " + code.replace("\n", "\n    "), names)
+        names["migrate"]()
+
+    def compare(connection: sa.Connection) -> list[Any]:
+        found = compare_metadata(context_of(connection), target)
+        return [each for each in found if "fk" not in str(each[0])]
 
     async with engine.begin() as connection:
-        assert await connection.run_sync(generate) == []
+        upgrade, downgrade = await connection.run_sync(generate)
+        await connection.run_sync(migrate, upgrade)
+        assert await connection.run_sync(compare) == []
         assert await connection.run_sync(missing, Naming(prefix)) == []
     async with open_stores(engine, prefix=prefix) as stores:
         assert await stores.phase_store(SPEC).current() == "a"
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate, downgrade)
+        assert len(await connection.run_sync(missing, Naming(prefix))) == len(target.tables)
 
 
 async def test_a_user_who_may_not_make_tables_can_work(place: ServerPlace) -> None:

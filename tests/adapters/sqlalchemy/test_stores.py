@@ -35,7 +35,7 @@ def connections(place: ServerPlace) -> int:
     "source,text",
     [
         ("nonsense", "such as .postgresql.asyncpg://.*Could not parse"),
-        ("postgres://a/b", "for PostgreSQL and for MySQL or MariaDB, not for 'postgres'"),
+        ("postgres://a/b", "not for 'postgres'; write postgresql.asyncpg://"),
         ("postgresql+nosuch://a/b", "with a driver that is installed: Can't load plugin"),
         ("postgresql+psycopg2://a/b", "no async driver: write postgresql.asyncpg"),
         ("mysql+pymysql://a/b", "no async driver: write postgresql.asyncpg"),
@@ -55,6 +55,13 @@ async def test_what_is_no_server(source: Any, text: str) -> None:
         open_stores(source)
     with pytest.raises(SpecError, match=text):
         await create_schema(source)
+
+
+def test_a_url_that_names_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands for one that is not installed here, or for one that cannot await; neither is what is wanted."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # which newer releases of SQLAlchemy take
+    with pytest.raises(SpecError, match=r"(the name of an|no) async driver"):
+        open_stores("postgresql://a/b")
 
 
 def test_arguments_that_make_no_sense() -> None:

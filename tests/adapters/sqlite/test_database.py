@@ -363,10 +363,10 @@ async def test_a_group_is_written_together(stores: FileStores) -> None:
     group = Group(1, 2)
     await stores._database.write_together(group)
     await stores._database.write_together(group)
-    assert (group.done, (await settled(stores))["journal"]) == ([1, 2], [(0, 3)])
+    assert (group.done, (await settled(stores))["journal"]) == ([1, 2], [("test", 0, 3)])
     group.waiting.append(4)
     stores._database.write_together_blocking(group)
-    assert (group.done, (await settled(stores))["journal"]) == ([1, 2, 4], [(0, 7)])
+    assert (group.done, (await settled(stores))["journal"]) == ([1, 2, 4], [("test", 0, 7)])
 
 
 async def test_a_group_that_fails(stores: FileStores) -> None:
@@ -374,7 +374,7 @@ async def test_a_group_that_fails(stores: FileStores) -> None:
     group = Group(1, 13)
     with pytest.raises(LookupError):
         await stores._database.write_together(group)
-    assert (group.done, (await settled(stores))["journal"]) == ([], [(0, 0)])
+    assert (group.done, (await settled(stores))["journal"]) == ([], [("test", 0, 0)])
 
 
 # -- cancellation

@@ -16,6 +16,7 @@ from phyxius.adapters.sqlite import FileStoreError
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.clock import ControlledClock
 from tests.adapters.sqlite.support import NAME, Crowd, assert_idle, bare, contents, file_stores, snapshot, spec_of
+from tests.places import FilePlace
 
 SPEC = spec_of()
 STEP = ("CREATE TABLE extra (x)", "INSERT INTO extra VALUES (1)")
@@ -51,19 +52,19 @@ def version(path: Path) -> int:
 def test_an_empty_file_becomes_ours(memory: sqlite3.Connection) -> None:
     """What holds nothing may be ours, and is so after the upgrade; its time begins then."""
     assert schema.is_ours(memory)
-    schema.upgrade(memory, 7)
+    schema.upgrade(memory, 7, "process")
     assert schema.is_ours(memory)
     assert schema.version_of(memory) == len(schema.UPGRADES)
-    ((one, file, covered, request),) = memory.execute("SELECT * FROM journal")
-    assert (one, len(file), covered, request) == (1, 32, 7, 0)
+    ((one, file, stamp, covered, request),) = memory.execute("SELECT * FROM journal")
+    assert (one, len(file), stamp, covered, request) == (1, 32, "process", 7, 0)
     assert memory.execute("PRAGMA application_id").fetchone() == (int.from_bytes(b"phyx", "big"),)
 
 
 def test_an_upgrade_is_made_once(memory: sqlite3.Connection) -> None:
     """Made again, it changes nothing: not even the name of the file."""
-    schema.upgrade(memory, 7)
+    schema.upgrade(memory, 7, "process")
     before = list(memory.iterdump())
-    schema.upgrade(memory, 8)
+    schema.upgrade(memory, 8, "test")
     assert list(memory.iterdump()) == before
 
 
@@ -179,6 +180,7 @@ def test_processes_bring_it_forward_at_once(tmp_path: Path) -> None:
     """The same for processes, with an older file and with a new one."""
     (tmp_path / "old").mkdir()
     old = asyncio.run(make(tmp_path / "old"))
+    FilePlace(old).change("UPDATE journal SET stamped_by = 'process'")
     with Crowd(UPGRADER, ["" for _ in range(4)]) as crowd:
         assert crowd.tell(str(old)) == ["flip"] * 4
         assert crowd.tell(str(tmp_path / "new.db")) == ["expand"] * 4

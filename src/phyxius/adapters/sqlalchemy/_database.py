@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phyxius.adapters._database import Connection, Work, WriteGroup
-from phyxius.adapters._moment import now_in
+from phyxius.adapters._moment import Stamp, now_in, other_clock, stamp_of
 from phyxius.adapters.sqlalchemy import _schema as schema
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import dialect_of
@@ -47,6 +47,7 @@ class ServerDatabase:
         self.clock = clock
         # Two clocks that two time servers discipline may differ in speed by this much, which is the most NTP corrects.
         self.drift = 0.0 if own_time else 500e-6
+        self._stamp = stamp_of(clock, own_time=own_time)
         self._source = source
         self._naming = naming
         self._timeout = timeout
@@ -182,32 +183,34 @@ class ServerDatabase:
 
     async def _prepare(self, lane: Lane) -> str:
         """Look at the version, write down ours if the tables are as new, and say the name of the database."""
-        version, name = await lane.transact("READ COMMITTED", self._look)
+        version, name, stamp = await lane.transact("READ COMMITTED", self._look)
         if version < schema.VERSION:
             absent = await lane.transact("READ COMMITTED", self._missing)
             if absent:
                 problem: Literal["missing", "older"] = "older" if version else "missing"
                 raise ServerStoreError(self.place, problem, f"not there: {', '.join(absent[:5])}")
-            version, name = await lane.transact("READ COMMITTED", self._begin)
+            version, name, stamp = await lane.transact("READ COMMITTED", self._begin)
         if version > schema.VERSION:
             raise ServerStoreError(self.place, "newer", f"version {version}, known up to {schema.VERSION}")
+        if other := other_clock(stamp, self._stamp):
+            raise ServerStoreError(self.place, "other_clock", other)
         return name
 
-    def _look(self, connection: Connection) -> tuple[int, str]:
+    def _look(self, connection: Connection) -> tuple[int, str, Stamp]:
         assert isinstance(connection, ServerConnection)
         if not sa.inspect(connection.raw).has_table(f"{self._naming.prefix}journal", schema=self._naming.schema):
-            return 0, ""
-        row = connection.execute("SELECT version, name FROM {journal}").fetchone()
-        return (0, "") if row is None else (row[0], row[1])
+            return 0, "", self._stamp
+        row = connection.execute("SELECT version, name, stamped_by FROM {journal}").fetchone()
+        return (0, "", self._stamp) if row is None else (row[0], row[1], row[2])
 
     def _missing(self, connection: Connection) -> list[str]:
         assert isinstance(connection, ServerConnection)
         return schema.missing(connection.raw, self._naming)
 
-    def _begin(self, connection: Connection) -> tuple[int, str]:
+    def _begin(self, connection: Connection) -> tuple[int, str, Stamp]:
         now_ns = now_in(self, connection).wall_ns
-        values = {"name": uuid.uuid4().hex, "version": schema.VERSION, "covered_since": now_ns}
-        connection.execute(schema.BEGIN_JOURNAL, values)
+        values = {"name": uuid.uuid4().hex, "version": schema.VERSION, "stamp": self._stamp}
+        connection.execute(schema.BEGIN_JOURNAL, {**values, "covered_since": now_ns})
         connection.execute("UPDATE {journal} SET version = :version WHERE version < :version", values)
         return self._look(connection)
 

@@ -13,6 +13,7 @@ ServerProblem: TypeAlias = Literal[
     "missing",
     "older",
     "newer",
+    "other_clock",
     "denied",
     "read_only",
     "full",
@@ -30,8 +31,10 @@ _PROBLEMS: dict[ServerProblem, str] = {
     "older": "the tables are of an earlier version; run `await create_schema(engine)`, or your Alembic migration",
     "newer": "a newer version of this library made the tables, and this one leaves them alone; upgrade"
     " phyxius-migration here",
+    "other_clock": "this process would stamp its rows by another clock than the rest, and nobody would see them where"
+    " they belong; give the same clock= and time= everywhere, and keep tests in tables of their own (prefix=, schema=)",
     "denied": "this user may not do that; mend the user and the password, or grant it SELECT, INSERT, UPDATE and DELETE"
-    " on the tables, and CREATE to whoever makes them",
+    " on the tables, USAGE on their sequences (PostgreSQL), and CREATE to whoever makes them",
     "read_only": "it cannot be written; connect to the primary, and not to a replica",
     "full": "it has no room left; make room, and nothing that was committed is lost",
     "busy": "others were in the way for too long, and nothing was changed; look for a transaction that stays open",
@@ -92,8 +95,8 @@ class ServerStoreError(Exception):
 
     Attributes:
         place: The database, without its password.
-        problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"denied"`, `"read_only"`,
-            `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
+        problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"other_clock"`, `"denied"`,
+            `"read_only"`, `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
         detail: What the database, its driver or the network said, where something was said.
     """
 

@@ -89,6 +89,7 @@ def metadata_for(*, prefix: str = PREFIX, schema: str | None = None) -> MetaData
         Column("one", Integer, primary_key=True, autoincrement=False),
         Column("name", String(32), nullable=False),
         Column("version", Integer, nullable=False),
+        Column("stamped_by", String(10), nullable=False),
         _ns("covered_since_ns"),
         Column("request", BigInteger, nullable=False, server_default="0"),
         CheckConstraint("one = 1", name=f"{prefix}journal_one"),
@@ -202,7 +203,8 @@ def metadata_for(*, prefix: str = PREFIX, schema: str | None = None) -> MetaData
         _ns("revoked_ns", nullable=True),
         _words("revoked_by", nullable=True),
         _words("revoked_why", nullable=True),
-        index("signatures_by_subject", "migration", "to_phase", "source"),
+        # Not the migration first: MySQL would use it for the foreign key, too, and then refuse to drop it by itself.
+        index("signatures_by_subject", "source", "to_phase", "migration"),
     )
     return tables
 
@@ -233,7 +235,8 @@ UPGRADES: tuple[Callable[[Connection, Naming], None], ...] = (
 
 VERSION = len(UPGRADES)
 BEGIN_JOURNAL = (
-    "INSERT INTO {journal} (one, name, version, covered_since_ns) VALUES (1, :name, :version, :covered_since)"
+    "INSERT INTO {journal} (one, name, version, stamped_by, covered_since_ns)"
+    " VALUES (1, :name, :version, :stamp, :covered_since)"
     " {or_nothing:one}"
 )
 

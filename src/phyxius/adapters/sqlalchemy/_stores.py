@@ -117,7 +117,10 @@ def _url(source: object) -> sa.URL:
             dialect.import_dbapi()
             return url
     except (ArgumentError, ImportError) as error:
-        raise SpecError(f"a URL is wanted, {_SUCH_AS}, with a driver that is installed: {error}") from None
+        # A URL that names no driver stands for the usual one, which may not be there.
+        named = isinstance(error, ArgumentError) or "+" in str(source).partition(":")[0]
+        driver = "a driver that is installed" if named else "the name of an async driver"
+        raise SpecError(f"a URL is wanted, {_SUCH_AS}, with {driver}: {error}") from None
     raise SpecError(
         f"{url.drivername!r} is no async driver: write postgresql+asyncpg, postgresql+psycopg, mysql+asyncmy or"
         " mysql+aiomysql"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from phyxius.adapters._database import Dialect, Values, Work, WriteGroup
+from phyxius.adapters._moment import other_clock, stamp_of
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.adapters.sqlite._errors import FileStoreError, file_error
 from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
@@ -85,6 +86,7 @@ class FileDatabase:
     def __init__(self, path: str, clock: Clock, lock_timeout: timedelta, create: bool = True) -> None:
         self.path = path
         self.clock = clock
+        self._stamp = stamp_of(clock, own_time=True)
         self._create = create
         self._lock_timeout = lock_timeout
         self._process = os.getpid()
@@ -269,7 +271,9 @@ class FileDatabase:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("UPDATE journal SET request = request")
                 connection.execute("ROLLBACK")
-                (name,) = connection.execute("SELECT name FROM journal").fetchone()
+                name, stamped_by = connection.execute("SELECT name, stamped_by FROM journal").fetchone()
+            if other := other_clock(stamped_by, self._stamp):
+                raise FileStoreError(self.path, "other_clock", other)
             identity = _identity(self.path)
             assert identity is not None
             if status is None:
@@ -298,7 +302,7 @@ class FileDatabase:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             self._check_ours(connection)  # again: another process may have been first
-            schema.upgrade(connection, self.clock.now().wall_ns)
+            schema.upgrade(connection, self.clock.now().wall_ns, self._stamp)
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:

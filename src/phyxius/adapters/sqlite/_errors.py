@@ -11,6 +11,7 @@ FileProblem: TypeAlias = Literal[
     "missing",
     "foreign",
     "newer",
+    "other_clock",
     "read_only",
     "full",
     "locked",
@@ -26,6 +27,8 @@ _PROBLEMS: dict[FileProblem, str] = {
     "missing": "it is not there, and was not made (create=False); look at the path, or restore the file",
     "foreign": "it is not a file of this library, and was left as it is; give another path",
     "newer": "a newer version of this library wrote it, and this one leaves it alone; upgrade phyxius-migration here",
+    "other_clock": "this process would stamp its rows by another clock than the rest, and nobody would see them where"
+    " they belong; give the same clock= everywhere, and keep tests in files of their own",
     "read_only": "it cannot be written; give this process write access to the file and to its directory",
     "full": "the disk is full; make room, and nothing that was committed is lost",
     "locked": "another process held its lock for too long; look for one that is stuck, or give a longer lock_timeout=",
@@ -58,9 +61,8 @@ class FileStoreError(Exception):
 
     Attributes:
         path: The file.
-        problem: What is wrong: `"missing"`, `"foreign"`, `"newer"`, `"read_only"`, `"full"`, `"locked"`, `"corrupt"`,
-            `"unreachable"`, `"replaced"`, `"not_open"`, `"not_recorded"` or
-            `"failed"`.
+        problem: What is wrong: `"missing"`, `"foreign"`, `"newer"`, `"other_clock"`, `"read_only"`, `"full"`,
+            `"locked"`, `"corrupt"`, `"unreachable"`, `"replaced"`, `"not_open"`, `"not_recorded"` or `"failed"`.
         detail: What SQLite or the operating system said, where it said something.
     """
 

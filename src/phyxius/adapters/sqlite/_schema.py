@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 
+from phyxius.adapters._moment import Stamp
+
 APPLICATION_ID = 0x70687978
 """Marks a file as ours in its header: the letters "phyx"."""
 
 VERSION_1 = (
-    # One row: what this file is, since when the events are complete, and the last request to the recorders to catch up.
+    # One row: what this file is, whose clock stamps it, since when the events are complete, and the last request to the
+    # recorders to catch up.
     """CREATE TABLE journal (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         name TEXT NOT NULL,
+        stamped_by TEXT NOT NULL,
         covered_since_ns INTEGER NOT NULL,
         request INTEGER NOT NULL DEFAULT 0
     )""",
@@ -137,7 +141,7 @@ def is_ours(connection: sqlite3.Connection) -> bool:
     return application == 0 and tables == 0 and version_of(connection) == 0
 
 
-def upgrade(connection: sqlite3.Connection, now_ns: int) -> None:
+def upgrade(connection: sqlite3.Connection, now_ns: int, stamp: Stamp) -> None:
     """Bring an older or empty file to the newest version, inside a transaction of the caller's."""
     version = version_of(connection)
     for step in UPGRADES[version:]:
@@ -145,7 +149,8 @@ def upgrade(connection: sqlite3.Connection, now_ns: int) -> None:
             connection.execute(statement)
     if version == 0:
         connection.execute(
-            "INSERT INTO journal (one, name, covered_since_ns) VALUES (1, hex(randomblob(16)), ?)", [now_ns]
+            "INSERT INTO journal (one, name, stamped_by, covered_since_ns) VALUES (1, hex(randomblob(16)), ?, ?)",
+            [stamp, now_ns],
         )
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(UPGRADES)}")
