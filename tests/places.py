@@ -173,7 +173,11 @@ class ServerPlace:
             import pymysql
 
             raw: Any = pymysql.connect(
-                unix_socket=where["unix_socket"][0], user="root", database="phyxius", autocommit=True
+                unix_socket=where["unix_socket"][0],
+                user="root",
+                database="phyxius",
+                autocommit=True,
+                init_command="SET SESSION lock_wait_timeout = 20",  # a transaction that stays open fails, not hangs
             )
         else:
             import psycopg

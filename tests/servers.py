@@ -107,7 +107,7 @@ class Postgres:
         return str(self._sockets / ".s.PGSQL.5432")
 
     def run(self, sql: str) -> str:
-        command = [self._binary("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self._sockets)]
+        command = [self.binary("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self._sockets)]
         return _output([*command, "-U", "postgres", "-c", sql])
 
     @property
@@ -125,11 +125,43 @@ class Postgres:
 
     def _control(self, *args: str) -> None:
         # Its output goes to no pipe: the server would inherit that, and hold it open.
-        command = [self._binary("pg_ctl"), "-w", "-D", str(self._server.pgdata), *args]
+        command = [self.binary("pg_ctl"), "-w", "-D", str(self._server.pgdata), *args]
         subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL)
 
-    def _binary(self, name: str) -> str:
+    def binary(self, name: str) -> str:
         return str(self._server.bin_path / name)
+
+
+class Standby:
+    """A hot standby of PostgreSQL, which follows it as long as the context is open."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self._primary = primary
+
+    def __enter__(self) -> Standby:
+        self._directory = Path(tempfile.mkdtemp(prefix="phx"))
+        self._directory.chmod(0o755)
+        if self._primary.user is not None:
+            shutil.chown(self._directory, self._primary.user)
+        self._run("pg_basebackup", "-h", Path(self._primary.socket).parent, "-U", "postgres", "-R", "-c", "fast")
+        self._reaper = Reaper(self._directory, signal.SIGQUIT)
+        options = f'-h "" -k {self._directory}'
+        self._run("pg_ctl", "-w", "-o", options, "-l", self._directory / "log", "start")
+        self._reaper.tell(int((self._directory / "data" / "postmaster.pid").read_text().split()[0]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        self._reaper.tell(None)
+        self._reaper.end()
+
+    def url(self) -> str:
+        return f"postgresql+asyncpg://postgres@/postgres?host={self._directory}"
+
+    def _run(self, command: str, *args: object) -> None:
+        # Its output goes to no pipe: the server would inherit that, and hold it open.
+        line = [self._primary.binary(command), "-D", str(self._directory / "data"), *map(str, args)]
+        subprocess.run(line, check=True, user=self._primary.user, stdout=subprocess.DEVNULL, cwd="/")
 
 
 class MariaDB:

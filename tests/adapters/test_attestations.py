@@ -106,6 +106,16 @@ async def test_a_signature_says_what_it_is_for(stores: SqlStores, phyxius_clock:
     )
 
 
+async def test_whoever_revokes_need_not_know_how_a_name_was_spelt(stores: SqlStores) -> None:
+    """It is one person for the quorum, and one to take the word back."""
+    spec = await signable(stores)
+    for signer in ("Ada", "bob", "ad\uff41"):
+        await stores.attestations.sign(spec, to="flip", source="dba", signer=signer)
+    assert await stores.attestations.revoke(spec, to="flip", source="dba", signer=" ADA") == 2
+    told = await stores.attestations.signatures(spec, to="flip", source="dba")
+    assert [each.signer for each in told if each.revoked_at is None] == ["bob"]
+
+
 async def test_the_signatures_are_told_in_order(stores: SqlStores) -> None:
     """All are there, oldest first, whatever became of them."""
     spec = await signable(stores)

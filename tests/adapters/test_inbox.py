@@ -345,7 +345,7 @@ def test_what_comes_after_the_last_one_closed_is_warned_of_once(
 def test_one_recorder_keeps_a_journal_in_a_store(journal: Journal[Any]) -> None:
     """A second one is refused and disturbs nothing; for another store, or once the first has closed, it is fine."""
     first = opened(journal)
-    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+    with pytest.raises(RuntimeError, match="has a recorder in this store already"):
         opened(journal)
     elsewhere = opened(journal, store="other file")
     record_events(journal, "a")
@@ -361,13 +361,13 @@ def test_one_that_nobody_empties_any_more_is_replaced(journal: Journal[Any]) -> 
     first.open(FILE)
     record_events(journal, "a", 2)
     first.stored(1, RECEIPT)
-    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+    with pytest.raises(RuntimeError, match="has a recorder in this store already"):
         opened(journal)
     stranded = True
     second = opened(journal)
     record_events(journal, "b")
     assert (names(first), names(second)) == (["a"], ["a", "b"])
-    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+    with pytest.raises(RuntimeError, match="has a recorder in this store already"):
         opened(journal)
 
 
@@ -559,7 +559,7 @@ def test_one_that_was_made_before_a_fork_may_be_opened_after_it(
     inbox.open(FILE)
     record_events(journal, "later")
     assert (names(inbox), captured(inbox).losses) == (["ours", "later"], {})
-    with pytest.raises(RuntimeError, match="another recorder keeps this journal"):
+    with pytest.raises(RuntimeError, match="has a recorder in this store already"):
         opened(journal)
 
 

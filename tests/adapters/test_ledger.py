@@ -102,7 +102,7 @@ def test_large_captures_are_cut_into_chunks(count: int, sizes: list[int]) -> Non
     assert [row.name for parcel in made for row in parcel.batch.events] == [f"name {n}" for n in range(count)]
     for parcel in made[:-1]:
         batch = parcel.batch
-        assert batch == Batch(batch.number, batch.events, [], ended_ns=capture.now.shifted(LEASE).wall_ns)
+        assert batch == Batch(batch.number, batch.events, ended=[], ended_ns=capture.now.shifted(LEASE).wall_ns)
         ledger.sent(parcel)
         assert ledger.has_news(attrs.evolve(capture, entries=()))
     last = made[-1].batch

@@ -145,6 +145,14 @@ def test_one_signer_counts_once() -> None:
     assert judged(Terms(1), signature(id=1), signature(id=2, revision=0)).value["signatures"][0]["id"] == 1
 
 
+@pytest.mark.parametrize("other", ["ADA", "Ad\uff41", " ada "])
+def test_one_person_counts_once_however_she_is_spelt(other: str) -> None:
+    """Nobody makes up a quorum by himself."""
+    assert type(judged(Terms(2), signature("ada", id=1), signature(other, id=2))) is Err
+    with pytest.raises(SpecError, match="can never be reached"):
+        Terms.of(2, ["ada", other], None)
+
+
 @pytest.mark.parametrize(
     "terms,signatures,reason,details",
     [

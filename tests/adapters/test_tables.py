@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from phyxius.adapters import _tables
 from phyxius.adapters._database import Connection
 from phyxius.adapters._inbox import Receipt
 from phyxius.adapters._ledger import Batch, NewGap
@@ -25,9 +26,12 @@ from phyxius.adapters.sqlalchemy import create_schema, metadata_for, open_stores
 from phyxius.adapters.sqlite import open_file_stores
 from phyxius.clock import ControlledClock
 from phyxius.handler import InFlightCall
+from phyxius.migration import JournalQuery
 from phyxius.testing import make_event
 from tests.adapters.support import IN_THE_WAY, hasty, refusing
 from tests.places import FILE, PREFIX, SERVERS, FilePlace, Place, place_of
+
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -173,13 +177,20 @@ async def test_a_batch_is_stored_once(place: Place, tables: SqlRecorderTables, c
 
 
 async def test_calls_that_end_are_forgotten(place: Place, tables: SqlRecorderTables, clock: ControlledClock) -> None:
-    """Whoever has kept them: their keys are unique; and a start that is stored twice is there once."""
-    first = await tables.create("api-1", False, 5, batch(1, started=[("k", call_row(clock)), ("l", call_row(clock))]))
-    await tables.create("api-2", False, 5, batch(1, started=[("k", call_row(clock))]))
+    """Whichever recorder of their journal has kept them; and a start that is stored twice is there once."""
+    started = [("k", call_row(clock)), ("l", call_row(clock))]
+    first, sibling, other = [
+        await tables.create(name, False, 5, batch(1, started=started)) for name in ("api-1", "api-2", "other")
+    ]
     await tables.keep(first, "k", call_row(clock))
-    assert len(place.rows("SELECT * FROM starts")) == 3
-    await tables.store(first, batch(2, ended=["k", "unknown"]))
-    assert place.rows("SELECT recorder, call_id FROM starts") == [(first, "l")]
+    assert len(place.rows("SELECT * FROM starts")) == 6
+    await tables.store(first, batch(2, siblings=[sibling], ended=["k", "unknown"]))
+    assert place.rows("SELECT recorder, call_id FROM starts ORDER BY recorder, call_id") == [
+        (first, "l"),
+        (sibling, "l"),
+        (other, "k"),
+        (other, "l"),
+    ], "in another process a call may have the same id"
 
 
 async def test_a_name_can_stop_being_durable(place: Place, tables: SqlRecorderTables) -> None:
@@ -196,7 +207,7 @@ async def test_a_call_is_the_last_recorders_that_stores_its_start(
     one, two = [await tables.create(name, False, 5, batch(1)) for name in ("one", "two")]
     await tables.keep(one, "k", call_row(clock))
     await tables.keep(one, "l", call_row(clock))
-    await tables.store(two, batch(2, started=[("k", call_row(clock))]))
+    await tables.store(two, batch(2, siblings=[one], started=[("k", call_row(clock))]))
     assert place.rows("SELECT recorder, call_id FROM starts ORDER BY call_id") == [(two, "k"), (one, "l")]
 
 
@@ -399,3 +410,48 @@ async def test_starts_that_cannot_be_stored_fail_together(place: Place, clock: C
         assert len(tried) == 1
         await tables.keep(recorder, "later", call_row(clock))
         assert place.rows("SELECT call_id FROM starts") == [("later",)]
+
+
+async def test_a_journal_row_that_is_gone(place: Place, stores: SqlStores, tables: SqlRecorderTables) -> None:
+    """Without it nobody can say since when the rows are complete, nor whose they are."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    place.change("DELETE FROM journal")
+    for ask in (tables.look, lambda: stores.journal_store.query(JournalQuery("migration.m.advance"), MINUTE)):
+        with pytest.raises(place.error) as caught:
+            await ask()
+        assert caught.value.problem == "missing"
+    with pytest.raises(place.error, match="gone"):
+        await tables.store(recorder, batch(2))
+
+
+async def test_ctrl_c_waits_for_a_start_that_is_being_written(
+    place: Place, stores: SqlStores, tables: SqlRecorderTables, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end would miss it if it were told before the start is there: then the call would be in flight for ever."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    write_blocking, insert = stores._database.write_together_blocking, _tables._insert_starts
+    going_on, threads = threading.Event(), list[threading.Thread]()
+
+    def interrupted(group: Any) -> None:
+        if threads:  # the second time: who waits for it
+            going_on.set()
+            return write_blocking(group)
+        threads.append(threading.Thread(target=write_blocking, args=[group]))
+        threads[0].start()
+        while not all(start.begun for start in group._waiting.values()):
+            pass
+        raise KeyboardInterrupt
+
+    def slow(*args: Any) -> None:
+        going_on.wait()
+        insert(*args)
+
+    monkeypatch.setattr(stores._database, "write_together_blocking", interrupted)
+    monkeypatch.setattr(_tables, "_insert_starts", slow)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tables.keep_blocking(recorder, "k", call_row(clock))
+        assert place.rows("SELECT call_id FROM starts") == [("k",)]
+    finally:
+        going_on.set()
+        threads[0].join()

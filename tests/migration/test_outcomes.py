@@ -46,7 +46,7 @@ REFUSALS: list[tuple[Any, str, tuple[str, ...]]] = [
         "STORE_ERRORED",
         ("try_advance", "(TimeoutError)", "unknown", "read current_phase()"),
     ),
-    (SpecChanged(("a", "b"), ("a", "c")), "SPEC_CHANGED", ("['a', 'b']", "['a', 'c']", "run the build", "adopt")),
+    (SpecChanged(("a", "b"), ("a", "c")), "SPEC_CHANGED", ('"a", "b"', '"a", "c"', "deploy the build", "adopt")),
 ]
 every_refusal = pytest.mark.parametrize("refusal, constant, parts", REFUSALS)
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import attrs
 
 from phyxius.adapters._arguments import check_duration, check_text
-from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._database import Connection, Database, name_of
 from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import Recorded, known, lock, plain_order, recorded
-from phyxius.adapters._signatures import Signature, Terms
+from phyxius.adapters._signatures import Signature, Terms, person_of
 from phyxius.clock import Instant
 from phyxius.fp import Result
 from phyxius.journal import to_json_value
@@ -151,20 +151,14 @@ class SqlAttestations:
             found = recorded(connection, spec.name)
             if found is not None and phase in found.passed():
                 raise SpecError("the phase was entered already, on the strength of it", spec.name, phase, source)
-            return connection.execute(
-                "UPDATE {signatures} SET revoked_ns = :now, revoked_by = :by, revoked_why = :note"
-                " WHERE migration = :migration AND to_phase = :to_phase AND source = :source AND signer = :signer"
-                " AND revoked_ns IS NULL",
-                {
-                    "now": now_in(self._database, connection).wall_ns,
-                    "by": by,
-                    "note": note,
-                    "migration": spec.name,
-                    "to_phase": phase,
-                    "source": source,
-                    "signer": signer.strip(),
-                },
-            ).rowcount
+            values = {"now": now_in(self._database, connection).wall_ns, "by": by, "note": note}
+            standing = [each for each in signatures_of(connection, spec.name, phase, source) if each.revoked_at is None]
+            revoked = [{**values, "id": each.id} for each in standing if person_of(each.signer) == person_of(signer)]
+            connection.execute_many(
+                "UPDATE {signatures} SET revoked_ns = :now, revoked_by = :by, revoked_why = :note WHERE id = :id",
+                revoked,
+            )
+            return len(revoked)
 
         return await self._database.write(write)
 
@@ -220,12 +214,6 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, 
         raise SpecError(f"it asks for no signature {source!r}; {wanted}", spec.name, to)
     check = signable[source].check
     return to, source, check.terms if isinstance(check, _SignedOff) else None
-
-
-def name_of(connection: Connection) -> str:
-    """What tells a database from all others, also from a copy under another name."""
-    (name,) = connection.execute("SELECT name FROM {journal}").fetchone()
-    return str(name)
 
 
 def signatures_of(connection: Connection, migration: str, to_phase: str, source: str) -> list[Signature]:

@@ -1,7 +1,8 @@
 """What the stores ask of a database, whichever it is.
 
 Their SQL is written once, in what our databases have in common. What each says in its own way stands in braces, and
-its `Dialect` fills it in: `{events}` is a table, `{for_update}` a clause.
+its `Dialect` fills it in: `{events}` is a table, `{for_update}` a clause. `{ours}` is whether these are the tables of
+the database whose name is `:store`, and not others that a connection sees under their names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from phyxius.clock import Clock
 
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object]
+StoreProblem: TypeAlias = Literal["failed", "not_recorded", "missing", "read_only"]
+
+OTHER_TABLES = (
+    "what this connection sees are the tables of other stores: does an event of the engine choose the schema? Name it"
+    " with schema= instead"
+)
+"""What is wrong where a statement is answered from tables of the same names elsewhere."""
+
+READ_ONLY = -1
+"""What `{shown}` is where nobody can write."""
 
 TABLES = (
     "journal",
@@ -102,6 +113,11 @@ class Database(Protocol):
         ...
 
     @property
+    def name(self) -> str | None:
+        """What is in the row of the table `journal`, and tells it from all others; None before it is opened."""
+        ...
+
+    @property
     def place(self) -> str:
         """Where it is, as people know it, without secrets."""
         ...
@@ -130,7 +146,7 @@ class Database(Protocol):
     def check_open(self) -> None:
         """Refuse to work before it is opened and after it is closed."""
 
-    def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> Exception:
+    def error(self, problem: StoreProblem, detail: str | None = None) -> Exception:
         """A `StoreError` of its kind."""
         ...
 
@@ -153,6 +169,10 @@ class Database(Protocol):
         """The same for code that cannot await."""
 
 
+# MySQL can be told to cut off a SELECT that names no limit (`sql_select_limit`).
+_NO_LIMIT = "LIMIT 9223372036854775807"
+
+
 @attrs.frozen
 class Dialect:
     """How a database says what others say otherwise.
@@ -161,6 +181,7 @@ class Dialect:
         for_update: What makes a SELECT lock its rows until the transaction ends.
         unless_locked: The same, and leaves out what somebody else has locked.
         now: The time by which the rows are stamped, in nanoseconds since 1970; `:now` is that of this process.
+        shown: The same, or `READ_ONLY` on a server that is a replica, or has become one, and may lag behind.
         or_nothing: Ends an INSERT: a row that is there already stays as it is. It is given a column of the table.
         table: The full name of one of our tables.
     """
@@ -168,6 +189,7 @@ class Dialect:
     for_update: str
     unless_locked: str
     now: str
+    shown: str
     or_nothing: Callable[[str], str]
     table: Callable[[str], str] = str
 
@@ -178,6 +200,9 @@ class Dialect:
             for_update=self.for_update,
             unless_locked=self.unless_locked,
             now=self.now,
+            shown=self.shown,
+            no_limit=_NO_LIMIT,
+            ours=f"EXISTS (SELECT 1 FROM {self.table('journal')} WHERE name = :store)",  # noqa: S608 - our own names
             or_nothing=_OrNothing(self.or_nothing),
         )
 
@@ -188,3 +213,9 @@ class _OrNothing:
 
     def __format__(self, column: str) -> str:
         return self.write(column)
+
+
+def name_of(connection: Connection) -> str:
+    """What tells a database from all others, also from a copy under another name."""
+    (name,) = connection.execute("SELECT name FROM {journal}").fetchone()
+    return str(name)

@@ -31,6 +31,7 @@ class Capture:
         losses: What was lost since the store was last told, as a recorder would say it, and how often.
         set_forward_ns: By how much the store's clock was set forward since then.
         complete_since: Since when the journal says that it is complete.
+        siblings: The keys of the journal's recorders in this store, so far.
     """
 
     now: Instant
@@ -41,6 +42,7 @@ class Capture:
     losses: Mapping[str, int]
     set_forward_ns: int
     complete_since: Instant
+    siblings: tuple[int, ...] = ()
 
 
 @attrs.frozen
@@ -211,6 +213,7 @@ class Inbox:
                 losses=dict(self._losses),
                 set_forward_ns=self.set_forward_ns(looked),
                 complete_since=self._journal.complete_since,
+                siblings=tuple(self._taps.known(self._store).recorders),
             )
 
     def stored(self, count: int, receipt: Receipt) -> None:
@@ -218,6 +221,8 @@ class Inbox:
         with self._journal.paused():
             known = self._taps.known(self._store)
             known.receipt = receipt
+            if receipt.recorder not in known.recorders:
+                known.recorders.append(receipt.recorder)
             for _ in range(count):
                 known.entries = self._waiting.popleft().sequence + 1
             if self._waiting:
@@ -276,6 +281,7 @@ class _Known:
         missed: Whether the journal has dropped what it does not have while no inbox was open.
         senders: Who may have something on its way there.
         attempts: The begins of recorders that may have a row there without having learned of it.
+        recorders: The keys of those that have stored something there.
     """
 
     entries: int = 0
@@ -287,6 +293,7 @@ class _Known:
     missed: bool = False
     senders: list[Any] = attrs.field(factory=list)
     attempts: list[int] = attrs.field(factory=list)
+    recorders: list[int] = attrs.field(factory=list)
 
 
 class _Taps:

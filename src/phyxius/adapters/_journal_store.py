@@ -13,7 +13,7 @@ from phyxius.adapters._coverage import is_audit
 from phyxius.adapters._database import Connection, Database
 from phyxius.adapters._moment import look, now_in
 from phyxius.adapters._reading import Reading
-from phyxius.adapters._recorder import running_recorders, why_unrecorded
+from phyxius.adapters._recorder import recorders_of, running_recorders, why_unrecorded
 from phyxius.adapters._records import is_storable
 from phyxius.clock import Clock
 from phyxius.journal import Journal
@@ -70,11 +70,12 @@ class SqlJournalStore:
         if query.name is not None and not is_storable(query.name):
             raise database.error("failed", f"nothing can be named {query.name!r} there")
         asked_at = database.clock.now()
-        own = running_recorders(database.identity)
+        here = recorders_of(database.identity)
+        own = [each for each in here if each.is_running]
         if not is_audit(query.name) and (why := why_unrecorded(database.identity)):
             raise database.error("not_recorded", why)
         in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
-        reading = Reading(database, query, window, asked_at, own, in_flight, self._max_window_events)
+        reading = Reading(database, query, window, asked_at, here, own, in_flight, self._max_window_events)
         try:
             for _ in range(_ROUNDS):
                 answer = await self._answer(reading)
@@ -83,7 +84,7 @@ class SqlJournalStore:
                 if answer == "ask":
                     reading.request = await self._catch_up(reading)
                 else:
-                    await asyncio.gather(*(recorder.flush() for recorder in own))
+                    await asyncio.gather(*(recorder.flush() for recorder in here))
             raise database.error("failed", "the clock that stamps its rows was set forward again and again")
         finally:
             reading.wanted = False  # a thread that still reads for a caller who has left comes to an end
@@ -132,8 +133,8 @@ def _behind(database: Database, own: Collection[int], request: int, connection: 
     _, rows = look(
         database,
         connection,
-        "SELECT {now}, 0, 0 FROM {journal}"
-        " UNION ALL SELECT 0, id, answered FROM {recorders} WHERE ended_ns >= {now} AND closed = 0",
+        "SELECT {shown}, 0, 0 FROM {journal}"
+        " UNION ALL SELECT NULL, id, answered FROM {recorders} WHERE ended_ns >= {now} AND closed = 0 {no_limit}",
     )
     return any(id_ not in own and answered < request for _, id_, answered in rows if id_)
 

@@ -39,6 +39,7 @@ class Batch:
     Attributes:
         number: Counts the batches of a recorder, so that none is stored twice.
         events: Events.
+        siblings: The keys of its journal's recorders; what earlier ones have left, this one takes over.
         ended: Keys of calls whose start is not to be kept any longer.
         ended_ns: The end of the lease, or of the recorder.
         started: Calls that began, by key.
@@ -52,6 +53,7 @@ class Batch:
 
     number: int
     events: Sequence[EventRow]
+    siblings: Collection[int] = ()
     ended: Sequence[str] = ()
     ended_ns: int = attrs.field(kw_only=True)
     started: Sequence[tuple[str, CallRow]] = ()
@@ -157,7 +159,7 @@ class Ledger:
             unwritable += len(chunk) - len(rows)
             # At first also of calls whose start an earlier recorder of this journal has left behind.
             ended = [key for row in rows if (key := row.invocation_id) in known or (key and not self.has_begun)]
-            batch = Batch(next(self._numbers), rows, ended=ended, ended_ns=lease_ns)
+            batch = Batch(next(self._numbers), rows, siblings=capture.siblings, ended=ended, ended_ns=lease_ns)
             if left:
                 parcels.append(Parcel(batch, len(chunk), None))
             else:

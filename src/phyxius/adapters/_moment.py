@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._database import READ_ONLY, Connection, Database
 from phyxius.clock import Clock, ControlledClock, Instant
 
 _LOOKS = 3
@@ -84,18 +84,27 @@ class Moment:
 
 
 def look(
-    database: Database, connection: Connection, sql: str = "SELECT {now}", values: Mapping[str, object] = _NOTHING
+    database: Database, connection: Connection, sql: str = "SELECT {shown}", values: Mapping[str, object] = _NOTHING
 ) -> tuple[Moment, Sequence[Any]]:
-    """Run a statement one row of which begins with `{now}`, and others with 0; again, if that took long.
+    """Run a statement one row of which begins with `{shown}`, and others with NULL; again, if that took long.
 
     Returns:
         The moment of the statement, and its rows.
+
+    Raises:
+        Exception: The error of the database: nobody can write there, or that row is missing.
     """
     best: tuple[Moment, Sequence[Any]] | None = None
     for _ in range(_LOOKS):
         before = database.clock.now()
         rows = connection.execute(sql, {**values, "now": database.clock.now().wall_ns}).fetchall()
-        moment = Moment(int(max(row[0] for row in rows)), before, database.clock.now(), database.drift)
+        after = database.clock.now()
+        shown = [row[0] for row in rows if row[0] is not None]
+        if not shown:
+            raise database.error("missing", "the row of the table journal")
+        if shown[0] == READ_ONLY:
+            raise database.error("read_only")
+        moment = Moment(int(shown[0]), before, after, database.drift)
         if best is None or _width_ns(moment) < _width_ns(best[0]):
             best = moment, rows
         if _width_ns(moment) <= _QUICK_NS:

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from phyxius.adapters._arguments import check_text
-from phyxius.adapters._attestations import name_of, signatures_of
-from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._attestations import signatures_of
+from phyxius.adapters._database import Connection, Database, name_of
 from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import PassedPhasesChangedError, Recorded, known, may_read, pinned, plain_order, recorded
 from phyxius.adapters._recorder import why_unrecorded

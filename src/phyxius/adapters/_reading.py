@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import attrs
 
 from phyxius.adapters._coverage import GapRow, RecorderRow, gaps_of, unwitnessed_by
-from phyxius.adapters._database import Connection, Database
+from phyxius.adapters._database import OTHER_TABLES, Connection, Database
 from phyxius.adapters._moment import Moment, look
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
@@ -28,7 +28,7 @@ _LATEST = 2**63 - 1
 _COMPLETED = 1 + EVENT_COLUMNS.split(", ").index("completed_ns")
 _SLACK_NS = 1_000_000_000
 
-_STARTS = f"SELECT recorder, {CALL_COLUMNS} FROM {{starts}} ORDER BY started_ns"  # noqa: S608 - our own names
+_STARTS = f"SELECT recorder, {CALL_COLUMNS} FROM {{starts}} ORDER BY started_ns {{no_limit}}"  # noqa: S608 - our names
 _STARTS_OF_A_NAME = _STARTS.replace("ORDER", "WHERE name = :name ORDER")
 
 
@@ -70,13 +70,13 @@ _SOMETHING_HAPPENED = " OR ".join(
     )
 )
 _STATE = (
-    f"SELECT {{now}}, 'journal', covered_since_ns, CASE WHEN {_SOMETHING_HAPPENED} THEN 1 ELSE 0 END,"  # noqa: S608
-    " 0, 0, 0, 0, 0, '', '' FROM {journal}"
-    " UNION ALL SELECT 0, 'recorder', r.id, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered,"
+    f"SELECT {{shown}}, 'journal', covered_since_ns, CASE WHEN {_SOMETHING_HAPPENED} THEN 1 ELSE 0 END,"  # noqa: S608
+    " 0, 0, 0, 0, 0, name, '' FROM {journal}"
+    " UNION ALL SELECT NULL, 'recorder', r.id, r.stored_ns, r.ended_ns, r.closed, r.audit_only, r.answered,"
     " coalesce((SELECT d.durable FROM {declarations} d WHERE d.recorder = r.id AND d.name = :name), -1), r.name, ''"
     " FROM {recorders} r WHERE r.ended_ns >= {now} - :back"
-    " UNION ALL SELECT 0, 'gap', recorder, since_ns, until_ns, 0, 0, 0, 0, kind, reason"
-    " FROM {gaps} WHERE until_ns >= {now} - :back"
+    " UNION ALL SELECT NULL, 'gap', recorder, since_ns, until_ns, 0, 0, 0, 0, kind, reason"
+    " FROM {gaps} WHERE until_ns >= {now} - :back {no_limit}"
 )
 
 _Found: TypeAlias = tuple[int, HandlerEvent]  # with the recorder that it is from
@@ -131,6 +131,8 @@ class Reading:
         query: What is asked.
         window: How far back.
         asked_at: When; what the recorders of this process had seen then is stored.
+        here: The recorders of this process, on whatever event loop.
+        recorders: Those of the running one.
         own: Their keys.
         in_flight: What was in flight in this process just after that.
         most: How many events the answer may have.
@@ -142,6 +144,7 @@ class Reading:
     query: JournalQuery
     window: timedelta
     asked_at: Instant
+    here: Sequence[Recorder]
     recorders: Sequence[Recorder]
     in_flight: Sequence[InFlightCall]
     most: int
@@ -187,7 +190,9 @@ class Reading:
             if late_ns + window_ns <= back_ns:
                 break
         since_ns = until_ns - window_ns
-        ((covered_since_ns, something),) = [row[2:4] for row in rows if row[1] == "journal"]
+        ((covered_since_ns, something, *_, name, _),) = [row[2:] for row in rows if row[1] == "journal"]
+        if name != self.database.name:
+            raise self.database.error("missing", OTHER_TABLES)
         recorders = sorted(row[2:10] for row in rows if row[1] == "recorder" and row[4] >= since_ns)
         return _State(
             looked,
@@ -200,7 +205,7 @@ class Reading:
         )
 
     def _todo(self, state: _State) -> Literal["ask", "tell"] | None:
-        if any(recorder.must_tell(state.looked) for recorder in self.recorders):
+        if any(recorder.must_tell(state.looked) for recorder in self.here):
             return "tell"
         if self.request is None and self.others(state.recorders.values(), state.until_ns):
             return "ask"

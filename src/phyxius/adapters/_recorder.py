@@ -240,12 +240,18 @@ class Recorder:
     # -- what others ask of it
 
     async def flush(self) -> None:
-        """Store all that was recorded by now.
+        """Store all that was recorded by now; from whatever event loop.
 
         Raises:
+            RuntimeError: It has not begun, or its event loop is closed.
             Exception: What the store raised; nothing is lost by that, and it is tried again.
         """
-        await uninterrupted(self._store())
+        if self._loop is None or self._loop.is_closed():
+            raise RuntimeError("the recorder has not begun, or its event loop is closed")
+        if self._loop is asyncio.get_running_loop():
+            await uninterrupted(self._store())
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.flush(), self._loop))
 
     async def calls_in_flight(self) -> Sequence[InFlightCall]:
         """The calls in flight, once all that the store should know of the time before is stored.
@@ -262,7 +268,8 @@ class Recorder:
 
     def must_tell(self, looked: Moment) -> bool:
         """Whether the store's clock was set forward, as it now shows, and the store does not know that yet."""
-        return bool(self._inbox.set_forward_ns(looked))
+        with self._journal.paused():
+            return bool(self._inbox.set_forward_ns(looked))
 
     # -- starts that are stored before the call runs: a `StartKeeper`
 
@@ -378,9 +385,15 @@ def _recorders() -> list[Recorder]:
     return [recorder for ref in list(_running) if (recorder := ref()) is not None]
 
 
+def recorders_of(key: Hashable) -> list[Recorder]:
+    """The recorders of this process that write to a store, from whatever event loop."""
+    living = [each for each in _recorders() if each.is_of_this_process and not each.is_stranded]
+    return [each for each in living if each.key == key and each.is_at_work]
+
+
 def running_recorders(key: Hashable) -> list[Recorder]:
-    """The recorders that write to a store from the running event loop."""
-    return [recorder for recorder in _recorders() if recorder.key == key and recorder.is_running]
+    """Those of the running event loop."""
+    return [each for each in recorders_of(key) if each.is_running]
 
 
 def why_unrecorded(key: Hashable, journal: Journal[Any] | None = None) -> str | None:

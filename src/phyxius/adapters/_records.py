@@ -81,7 +81,7 @@ class EventRow:
             error_type=None if error is None else redacted(_text(error.type)),
             error_message=None if error is None else redacted(_text(error.message)),
             invocation_id=None if event.invocation_id is None else _key(event.invocation_id),
-            correlation_id=None if event.correlation_id is None else _text(event.correlation_id),
+            correlation_id=None if event.correlation_id is None else _text(event.correlation_id)[:_LONGEST_REASON],
         )
 
     def event(self) -> HandlerEvent:
@@ -127,7 +127,7 @@ class CallRow:
             source=_key(call.source),
             observed=observed,
             invocation_id=None if call.invocation_id is None else _key(call.invocation_id),
-            correlation_id=None if call.correlation_id is None else _text(call.correlation_id),
+            correlation_id=None if call.correlation_id is None else _text(call.correlation_id)[:_LONGEST_REASON],
         )
 
     def call(self, recorder: str | None = None) -> InFlightCall:

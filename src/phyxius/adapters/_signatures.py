@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -102,7 +103,7 @@ class Terms:
             return cls(quorum, None, valid_for)
         if isinstance(signers, str) or not all(isinstance(each, str) and each for each in signers):
             raise SpecError(f'signers must be a collection of names such as ["ada", "bob"], not {signers!r}')
-        if len({each.casefold() for each in signers}) < quorum:
+        if len({person_of(each) for each in signers}) < quorum:
             raise SpecError(f"a quorum of {quorum} can never be reached by {sorted(set(signers))}")
         return cls(quorum, frozenset(signers), valid_for)
 
@@ -116,7 +117,7 @@ class Terms:
             doubt = signature.doubt(now, revision, from_phase, self.valid_for)
             if doubt is None and self.signers is not None and signature.signer not in self.signers:
                 doubt = "not among those who may sign"
-            person = signature.signer.casefold()  # who signs as "Ada" and as "ada" is not two people
+            person = person_of(signature.signer)
             if doubt is None:
                 standing[person] = signature
                 doubts.pop(person, None)
@@ -138,6 +139,11 @@ class Terms:
             f"{self.quorum} {wanted} wanted, and it {has}{discounted}{allowed}; sign with attestations.sign(...)",
             {"quorum": self.quorum, "signed": standing, "discounted": dict(doubts)},
         )
+
+
+def person_of(signer: str) -> str:
+    """What is the same however somebody is spelt: who signs as "Ada" and as "ada" is not two people."""
+    return unicodedata.normalize("NFKC", signer.strip()).casefold()
 
 
 @attrs.frozen

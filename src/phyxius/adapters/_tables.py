@@ -15,7 +15,7 @@ from phyxius.adapters._moment import Moment, look
 from phyxius.adapters._records import CALL_COLUMNS, EVENT_COLUMNS, CallRow, EventRow
 from phyxius.clock import uninterrupted
 
-_GONE = "this recorder's row is gone; restart it"
+_GONE = "this recorder's row is gone, or what this connection sees are the tables of other stores; restart it"
 
 
 def _insert(table: str, columns: str) -> str:
@@ -25,7 +25,6 @@ def _insert(table: str, columns: str) -> str:
 
 _INSERT_EVENT = _insert("events", f"recorder, {EVENT_COLUMNS}")
 _INSERT_START = _insert("starts", f"recorder, call_id, {CALL_COLUMNS}") + " {or_nothing:call_id}"
-_DELETE_START = "DELETE FROM {starts} WHERE call_id = :call_id"
 
 
 @attrs.define(eq=False)
@@ -61,8 +60,8 @@ class _Starts:
         for recorder in {start.recorder for start in items}:
             starts = [start for start in items if start.recorder == recorder]
             row = connection.execute(
-                "SELECT ended_ns, {now} FROM {recorders} WHERE id = :id",
-                {"id": recorder, "now": self._database.clock.now().wall_ns},
+                "SELECT ended_ns, {now} FROM {recorders} WHERE id = :id AND {ours}",
+                {"id": recorder, "now": self._database.clock.now().wall_ns, "store": self._database.name},
             ).fetchone()
             if row is None:
                 self.failed(starts, self._database.error("failed", _GONE))  # others may be well
@@ -120,7 +119,7 @@ class SqlRecorderTables:
                     "ended": batch.ended_ns,
                 },
             )
-            _store(connection, id_, batch)
+            _store(connection, id_, batch, self._database.name)
             return id_
 
         return await self._database.write(write)
@@ -148,7 +147,8 @@ class SqlRecorderTables:
         """Store a batch, unless that number was stored already."""
 
         def write(connection: Connection) -> None:
-            if not _store(connection, recorder, batch) and not _is_known(connection, recorder):
+            name = self._database.name
+            if not _store(connection, recorder, batch, name) and not _is_known(connection, recorder, name):
                 raise self._database.error("failed", _GONE)
 
         await self._database.write(write)
@@ -162,7 +162,7 @@ class SqlRecorderTables:
         """The last request to the recorders to catch up, and what the clock shows that stamps the rows."""
 
         def read(connection: Connection) -> tuple[int, Moment]:
-            looked, rows = look(self._database, connection, "SELECT {now}, request FROM {journal}")
+            looked, rows = look(self._database, connection, "SELECT {shown}, request FROM {journal}")
             return int(rows[0][1]), looked
 
         return await self._database.read(read)
@@ -188,6 +188,10 @@ class SqlRecorderTables:
         try:
             self._database.write_together_blocking(self._blocking_starts)
             _check_written(start)
+        except KeyboardInterrupt:
+            if start.begun:
+                self._database.write_together_blocking(self._blocking_starts)
+            raise
         finally:
             self._blocking_starts.remove(start)
 
@@ -206,12 +210,12 @@ def _unmake(connection: Connection, values: Values) -> None:
         connection.execute_many(sql, [{"id": id_} for (id_,) in rows])
 
 
-def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
+def _store(connection: Connection, recorder: int, batch: Batch, store: str | None) -> bool:
     """Store a batch; False if its number was stored already, or there is no such recorder."""
     updated = connection.execute(
         "UPDATE {recorders} SET batch = :batch, ended_ns = :ended_ns, stored_ns = coalesce(:stored_ns, stored_ns),"
         " answered = coalesce(:answered, answered), audit_only = coalesce(:audit_only, audit_only), closed = :closed"
-        " WHERE id = :id AND batch < :batch AND closed = 0",
+        " WHERE id = :id AND batch < :batch AND closed = 0 AND {ours}",
         {
             "id": recorder,
             "batch": batch.number,
@@ -220,15 +224,16 @@ def _store(connection: Connection, recorder: int, batch: Batch) -> bool:
             "answered": batch.answered,
             "audit_only": None if batch.audit_only is None else int(batch.audit_only),
             "closed": int(batch.closed),
+            "store": store,
         },
     )
     if not updated.rowcount:
         return False
     connection.execute_many(_INSERT_EVENT, [_values(event, recorder) for event in batch.events])
     # A call that another recorder of its journal knew of is this one's from here on, and counts once.
-    connection.execute_many(_DELETE_START, [{"call_id": key} for key, _ in batch.started])
+    _delete_starts(connection, recorder, batch, [key for key, _ in batch.started])
     _insert_starts(connection, recorder, batch.started)
-    connection.execute_many(_DELETE_START, [{"call_id": key} for key in batch.ended])
+    _delete_starts(connection, recorder, batch, batch.ended)
     declared = [
         {"recorder": recorder, "name": name, "durable": int(durable)} for name, durable in batch.declared.items()
     ]
@@ -253,8 +258,16 @@ def _revive(connection: Connection, recorder: int, alive_ns: int) -> bool:
     return True
 
 
-def _is_known(connection: Connection, recorder: int) -> bool:
-    return connection.execute("SELECT 1 FROM {recorders} WHERE id = :id", {"id": recorder}).fetchone() is not None
+def _is_known(connection: Connection, recorder: int, store: str | None) -> bool:
+    sql = "SELECT 1 FROM {recorders} WHERE id = :id AND {ours}"
+    return connection.execute(sql, {"id": recorder, "store": store}).fetchone() is not None
+
+
+def _delete_starts(connection: Connection, recorder: int, batch: Batch, keys: Iterable[str]) -> None:
+    """Let go of the starts of calls; not of those of other journals, where a call may have the same id."""
+    recorders = ", ".join(map(str, sorted({recorder, *batch.siblings})))
+    sql = f"DELETE FROM {{starts}} WHERE call_id = :call_id AND recorder IN ({recorders})"  # noqa: S608 - whole numbers
+    connection.execute_many(sql, [{"call_id": key} for key in keys])
 
 
 def _insert_starts(connection: Connection, recorder: int, starts: Iterable[tuple[str, CallRow]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -50,7 +51,8 @@ def set_server(stores: ServerStores, by: timedelta, original: Callable[[], str])
     """Set the server's clock, as far as these stores can tell: what it shows is that much more."""
     database: Any = stores._database
     ns = by // timedelta(microseconds=1) * 1_000
-    dialect = database._dialect = attrs.evolve(database._dialect, now=f"({original()} + {ns})")
+    now = f"({original()} + {ns})"
+    dialect = database._dialect = attrs.evolve(database._dialect, now=now, shown=now)
     for lane in filter(None, (database._lane, database._blocking)):
         lane.statements.dialect = dialect
         lane.statements._kept.clear()
@@ -118,6 +120,40 @@ async def test_a_server_whose_clock_is_set_forward(place: ServerPlace, tells: st
         assert sum((gap.until - gap.since for gap in window.gaps), timedelta(0)) >= HOUR - MINUTE
         await recorder.flush()
         assert len(reasons(await asked(stores, HOUR))) == 1  # type: ignore[arg-type]
+
+
+async def test_another_event_loop_tells_of_a_clock_that_was_set_forward(place: ServerPlace) -> None:
+    """Who asks may have no recorder of his own, and the leases of all others may seem to be over."""
+    clock = create_system_clock()
+    journal = Journal[Any](clock=clock)
+    ready = threading.Event()
+    journal.declare("read")
+    opened: list[Any] = []
+
+    async def record() -> None:
+        async with place.stores(clock) as stores, stores.recorder(journal, name="there", durable=["read"]):
+            leave = asyncio.Event()
+            opened.extend([stores, asyncio.get_running_loop(), leave])
+            ready.set()
+            await leave.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(record()))
+    thread.start()
+    try:
+        await asyncio.to_thread(ready.wait)
+        place.change("UPDATE journal SET covered_since_ns = 0")
+        async with place.stores(clock) as stores:
+            now: str = stores._database._dialect.now  # type: ignore[attr-defined]
+            with recorded(journal, "read"):
+                pass
+            assert len(await asked(stores, HOUR)) == 1  # type: ignore[arg-type]
+            for each in (opened[0], stores):
+                set_server(each, 2 * HOUR, lambda: now)
+            (reason,) = reasons(await asked(stores, HOUR))  # type: ignore[arg-type]
+            assert "the clock went forward by" in reason
+    finally:
+        opened[1].call_soon_threadsafe(opened[2].set)
+        await asyncio.to_thread(thread.join)
 
 
 async def test_a_server_whose_clock_is_set_back(place: ServerPlace) -> None:

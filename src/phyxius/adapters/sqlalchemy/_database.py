@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from phyxius.adapters._database import Connection, Work, WriteGroup
+from phyxius.adapters._database import OTHER_TABLES, Connection, StoreProblem, Work, WriteGroup, name_of
 from phyxius.adapters._moment import Stamp, now_in, other_clock, stamp_of
 from phyxius.adapters.sqlalchemy import _schema as schema
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
@@ -52,7 +52,7 @@ class ServerDatabase:
         self._naming = naming
         self._timeout = timeout
         self._process = os.getpid()
-        self._name: str | None = None
+        self.name: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._url = source.url if isinstance(source, AsyncEngine) else source
         self._kind = dialect_of(self._url.get_backend_name())
@@ -65,7 +65,7 @@ class ServerDatabase:
     def identity(self) -> Hashable:
         """Names the database, by the route that is taken to it. A copy of it is another."""
         url = self._url
-        return self._name, url.host, url.port, url.database, tuple(sorted(url.query.items())), self._naming
+        return self.name, url.host, url.port, url.database, tuple(sorted(url.query.items())), self._naming
 
     @property
     def place(self) -> str:
@@ -73,7 +73,7 @@ class ServerDatabase:
         query = {key: value for key, value in self._url.query.items() if key in _SOCKETS}
         return f"{self._url.set(query=query).render_as_string(hide_password=True)} ({self._naming.table('*')})"
 
-    def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> ServerStoreError:
+    def error(self, problem: StoreProblem, detail: str | None = None) -> ServerStoreError:
         """What the stores raise."""
         return ServerStoreError(self.place, problem, detail)
 
@@ -95,7 +95,7 @@ class ServerDatabase:
         begun = False
         try:
             with self._of_this_loop():
-                self._name = await self._carried_on(self._prepare(lane))
+                self.name = await self._carried_on(self._prepare(lane))
             begun = True
         finally:
             if not begun:
@@ -194,14 +194,23 @@ class ServerDatabase:
             raise ServerStoreError(self.place, "newer", f"version {version}, known up to {schema.VERSION}")
         if other := other_clock(stamp, self._stamp):
             raise ServerStoreError(self.place, "other_clock", other)
+        if await lane.read(name_of) != name:  # what is read without a transaction
+            raise ServerStoreError(self.place, "missing", OTHER_TABLES)
         return name
 
     def _look(self, connection: Connection) -> tuple[int, str, Stamp]:
         assert isinstance(connection, ServerConnection)
+        now_in(self, connection)  # or it says that nobody can write there
         if not sa.inspect(connection.raw).has_table(f"{self._naming.prefix}journal", schema=self._naming.schema):
             return 0, "", self._stamp
-        row = connection.execute("SELECT version, name, stamped_by FROM {journal}").fetchone()
-        return (0, "", self._stamp) if row is None else (row[0], row[1], row[2])
+        sql = f"SELECT version, name, stamped_by, {self._kind.charset} FROM {{journal}}"  # noqa: S608 - our own words
+        row = connection.execute(sql).fetchone()
+        if row is None:
+            return 0, "", self._stamp
+        version, name, stamp, charset = row
+        if charset.upper() not in {"UTF8", "UTF8MB4"}:
+            raise ServerStoreError(self.place, "encoding", charset)
+        return version, name, stamp
 
     def _missing(self, connection: Connection) -> list[str]:
         assert isinstance(connection, ServerConnection)
@@ -238,6 +247,9 @@ class ServerDatabase:
             self._portal.call(self._write_blocking(self._open_lane(), group))
         except PortalClosedError:
             raise ServerStoreError(self.place, "not_open") from None
+        except RuntimeError as error:  # of what belongs to the event loop of the engine
+            detail = f"plain functions of durable names have an event loop of their own: {error}"
+            raise ServerStoreError(self.place, "failed", detail) from error
 
     async def _write_blocking(self, lane: Lane, group: WriteGroup) -> None:
         if self._blocking is None:

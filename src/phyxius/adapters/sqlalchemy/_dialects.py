@@ -10,7 +10,7 @@ import attrs
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from phyxius.adapters._database import Dialect
+from phyxius.adapters._database import READ_ONLY, Dialect
 from phyxius.adapters.sqlalchemy._schema import Naming
 from phyxius.migration import SpecError
 
@@ -24,6 +24,8 @@ class ServerDialect:
     Attributes:
         now: Its time in nanoseconds since 1970: one and the same all through a statement, in no time zone.
         own_now: The time of this process, which is passed in as `:now`.
+        read_only: Whether it is a replica, or an administrator lets nobody write.
+        charset: In what characters are written, on the way there and where they stay.
         or_nothing: How an INSERT ends that leaves a row as it is which is there already.
         returning: How an INSERT ends so that it answers with the key of the row, if that needs to be asked.
         lock: What one says who makes tables; who says it meanwhile waits.
@@ -34,6 +36,8 @@ class ServerDialect:
 
     now: str
     own_now: str
+    read_only: str
+    charset: str
     or_nothing: str
     returning: str
     lock: str
@@ -48,10 +52,12 @@ class ServerDialect:
             naming: The names of the tables.
             own_time: Whether the rows are stamped by the clock of this process, and not by that of the server.
         """
+        now = self.own_now if own_time else self.now
         return Dialect(
             for_update=" FOR UPDATE",
             unless_locked=" FOR UPDATE SKIP LOCKED",
-            now=self.own_now if own_time else self.now,
+            now=now,
+            shown=f"CASE WHEN {self.read_only} THEN {READ_ONLY} ELSE {now} END",
             or_nothing=lambda column: self.or_nothing.format(column=column),
             table=lambda name: naming.table(name, self.quote),
         )
@@ -80,6 +86,9 @@ class ServerDialect:
 _MYSQL = ServerDialect(
     now="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 1000",
     own_now=":now",
+    # Newer ones have words where others have a number. The second is how a shared storage tells its readers.
+    read_only="CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF') OR @@global.innodb_read_only",
+    charset="@@character_set_client",  # the tables have theirs from us
     or_nothing="ON DUPLICATE KEY UPDATE {column} = {column}",
     returning="",
     lock="SELECT GET_LOCK('phyxius', 60)",
@@ -91,6 +100,9 @@ _DIALECTS = {
     "postgresql": ServerDialect(
         now="CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) * 1000",
         own_now="CAST(:now AS bigint)",
+        read_only="pg_is_in_recovery()",
+        charset="CASE WHEN current_setting('client_encoding') <> 'UTF8' THEN current_setting('client_encoding')"
+        " ELSE current_setting('server_encoding') END",
         or_nothing="ON CONFLICT DO NOTHING",
         returning=" RETURNING id",
         lock="SELECT pg_advisory_xact_lock(7235125870)",

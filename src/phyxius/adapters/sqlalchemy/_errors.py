@@ -16,6 +16,7 @@ ServerProblem: TypeAlias = Literal[
     "other_clock",
     "denied",
     "read_only",
+    "encoding",
     "full",
     "busy",
     "unreachable",
@@ -36,6 +37,8 @@ _PROBLEMS: dict[ServerProblem, str] = {
     "denied": "this user may not do that; mend the user and the password, or grant it SELECT, INSERT, UPDATE and DELETE"
     " on the tables, USAGE on their sequences (PostgreSQL), and CREATE to whoever makes them",
     "read_only": "it cannot be written; connect to the primary, and not to a replica",
+    "encoding": "it does not take every character; make the database in UTF8 (PostgreSQL), or connect in utf8mb4"
+    " (MySQL, ?charset=utf8mb4)",
     "full": "it has no room left; make room, and nothing that was committed is lost",
     "busy": "others were in the way for too long, and nothing was changed; look for a transaction that stays open",
     "unreachable": "it cannot be reached, or did not answer in time; see that it runs, that the network lets this"
@@ -48,6 +51,8 @@ _PROBLEMS: dict[ServerProblem, str] = {
 # The first two characters of an SQLSTATE are its class; the longer match counts.
 _OF_STATE: dict[str, ServerProblem] = {
     "08": "unreachable",
+    "22021": "encoding",
+    "22P05": "encoding",
     "25006": "read_only",
     "28": "denied",
     "3D000": "no_database",
@@ -80,8 +85,11 @@ _OF_ERRNO: dict[int, ServerProblem] = {
     1213: "busy",
     1290: "read_only",
     1317: "busy",
+    1366: "encoding",
+    1792: "read_only",
     1836: "read_only",
     1927: "unreachable",
+    1969: "busy",
     2003: "unreachable",
     2006: "unreachable",
     2013: "unreachable",
@@ -96,7 +104,8 @@ class ServerStoreError(Exception):
     Attributes:
         place: The database, without its password.
         problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"other_clock"`, `"denied"`,
-            `"read_only"`, `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"` or `"failed"`.
+            `"read_only"`, `"encoding"`, `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"`
+            or `"failed"`.
         detail: What the database, its driver or the network said, where something was said.
     """
 
@@ -119,6 +128,8 @@ def server_error(place: str, error: BaseException) -> ServerStoreError:
 def problem_of(error: BaseException) -> ServerProblem:
     """What an error says is wrong."""
     cause = driver_error(error)
+    if isinstance(cause, UnicodeError):
+        return "encoding"
     state, code = _state(cause), _errno(cause)
     if code is not None:  # MySQL has a state, too, which says less
         return _OF_ERRNO.get(code, "failed")
@@ -158,3 +169,8 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, TimeoutError)
     return bool(getattr(error, "connection_invalidated", False))
+
+
+def is_misled(error: BaseException) -> bool:
+    """Whether a statement was prepared on one connection and run on another, as behind PgBouncer."""
+    return _state(driver_error(error)) == "26000"

@@ -16,12 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from phyxius.adapters._database import Work, WriteGroup
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import Isolation, ServerDialect
-from phyxius.adapters.sqlalchemy._errors import ServerStoreError, is_conflict, is_lost, problem_of, server_error
+from phyxius.adapters.sqlalchemy._errors import (
+    ServerStoreError,
+    is_conflict,
+    is_lost,
+    is_misled,
+    problem_of,
+    server_error,
+)
 from phyxius.adapters.sqlalchemy._watchdog import Watchdog
 
 T = TypeVar("T")
 _TRIES = 5
-_TROUBLE = (SQLAlchemyError, OSError)
+_TROUBLE = (SQLAlchemyError, OSError, UnicodeError)
 
 
 @attrs.define(eq=False)
@@ -45,6 +52,7 @@ class Lane:
     limit: timedelta
     _idle: AsyncConnection | None = None
     _keeps: bool = False
+    _shares: bool = False
     _closed: bool = False
     _group: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
@@ -57,7 +65,10 @@ class Lane:
                 async with Watchdog(self.limit) as watchdog, self._reading() as connection:
                     return await connection.run_sync(self._run, work, watchdog)
             except _TROUBLE as error:
-                if not left or not (is_lost(error) or is_conflict(error)):
+                # A pooler gives each statement whatever connection is free, unless a transaction holds one together.
+                is_elsewhere = is_misled(error)
+                self._shares |= is_elsewhere
+                if not left or not (is_elsewhere or is_lost(error) or is_conflict(error)):
                     raise server_error(self.place, error) from None
 
     async def transact(self, level: Isolation, work: Work[T]) -> T:
@@ -111,7 +122,7 @@ class Lane:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
         """The connection that is kept, which commits each statement; or a transaction on another while it is taken."""
-        if self._idle is None and (self._keeps or not self._has_others()):
+        if self._idle is None and (self._keeps or self._shares or not self._has_others()):
             async with self._fresh() as connection:
                 await self.kind.begin(connection, "READ COMMITTED")
                 yield connection
@@ -123,7 +134,7 @@ class Lane:
                 kept = await kept.execution_options(isolation_level="AUTOCOMMIT")
             yield kept
         except Exception as error:
-            if kept is not None and not isinstance(error, _TROUBLE):  # it is not the connection's
+            if kept is not None and not isinstance(error, (*_TROUBLE, ServerStoreError)):  # it is not the connection's
                 self._idle = kept
             raise
         else:
@@ -140,8 +151,10 @@ class Lane:
         connection = await self._connect()
         try:
             yield connection
-        except BaseException as error:
-            await _leave(connection, error)
+        except BaseException:
+            # Somebody may still answer on it, it may be of a primary that is one no more, and whoever takes it next
+            # must not commit what is left: SQLAlchemy may know of no transaction that it would have to roll back.
+            await _throw_away(connection)
             raise
         with contextlib.suppress(*_TROUBLE):  # the answer is there, whatever the end of a transaction comes to
             await connection.close()
@@ -160,18 +173,11 @@ class Lane:
             raise server_error(self.place, error) from None
 
 
-async def _leave(connection: AsyncConnection, error: BaseException) -> None:
-    """Give a connection back; one on which somebody may still answer is closed."""
-    if isinstance(error, (asyncio.CancelledError, OSError)) or is_lost(error) or problem_of(error) == "read_only":
-        await connection.invalidate()
-    await connection.close()
-
-
 async def _throw_away(connection: AsyncConnection) -> None:
-    """Close a connection that commits each statement.
+    """Close a connection, and do not give it back.
 
-    If it were given back, SQLAlchemy would tell some servers to do that no more. Where such a server is gone by then it
-    raises what the driver does, and its pool has one place less for ever.
+    One that commits each statement SQLAlchemy would tell some servers to do that no more. Where such a server is gone
+    by then it raises what the driver does, and its pool has one place less for ever.
     """
     await connection.invalidate()
     await connection.close()

@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from phyxius.adapters._database import Dialect, Values, Work, WriteGroup
+from phyxius.adapters._database import Dialect, StoreProblem, Values, Work, WriteGroup
 from phyxius.adapters._moment import other_clock, stamp_of
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.adapters.sqlite._errors import FileStoreError, file_error
@@ -31,7 +31,9 @@ _POLL = timedelta(milliseconds=5)
 _NOTHING: Mapping[str, object] = {}
 
 
-DIALECT = Dialect(for_update="", unless_locked="", now=":now", or_nothing=lambda _: "ON CONFLICT DO NOTHING")
+DIALECT = Dialect(
+    for_update="", unless_locked="", now=":now", shown=":now", or_nothing=lambda _: "ON CONFLICT DO NOTHING"
+)
 _fill_in = cache(DIALECT.fill_in)
 
 
@@ -92,7 +94,7 @@ class FileDatabase:
         self._process = os.getpid()
         self._opened = False
         self._file: tuple[int, int] | None = None
-        self._name: str | None = None
+        self.name: str | None = None
         self._make_workers()
 
     def _make_workers(self) -> None:
@@ -106,14 +108,14 @@ class FileDatabase:
     @property
     def identity(self) -> Hashable:
         """Names the file, under whatever path it was opened. A copy of it is another."""
-        return self._name, self._file
+        return self.name, self._file
 
     @property
     def place(self) -> str:
         """The path."""
         return self.path
 
-    def error(self, problem: Literal["failed", "not_recorded"], detail: str | None = None) -> FileStoreError:
+    def error(self, problem: StoreProblem, detail: str | None = None) -> FileStoreError:
         """What the stores raise."""
         return FileStoreError(self.path, problem, detail)
 
@@ -129,7 +131,7 @@ class FileDatabase:
             raise RuntimeError(f"{self.path} is open here already")
         self._opened = True
         try:
-            self._file, self._name = await run_in_thread(self._prepare)
+            self._file, self.name = await run_in_thread(self._prepare)
         finally:
             self._opened = self._file is not None
         self._make_workers()
