@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -215,11 +215,14 @@ IN_THE_WAY = "lock|did not answer in time"
 """What is said of a lock that somebody else holds: a file knows that, of a server one sees that it does not answer."""
 
 
-def hasty(place: Place, clock: Clock) -> SqlStores:
-    """Stores that wait for nobody's lock for long."""
-    if place.kind == FILE:
-        return place.stores(clock, lock_timeout=timedelta(milliseconds=20))
-    return place.stores(clock, timeout=timedelta(milliseconds=300))
+@asynccontextmanager
+async def hasty(place: Place, clock: Clock) -> AsyncIterator[SqlStores]:
+    """Stores that wait for nobody's lock for long, once they are open."""
+    async with place.stores(clock, lock_timeout=timedelta(milliseconds=20)) as stores:
+        if place.kind != FILE:
+            database: Any = stores._database
+            database._timeout = database._lane.limit = timedelta(milliseconds=300)
+        yield stores
 
 
 @contextmanager

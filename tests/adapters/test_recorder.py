@@ -105,6 +105,8 @@ async def test_it_is_known_by_name_and_id(tables: MemoryTables, journal: Journal
     recorder = tables.recorder(journal, name="api-8")
     assert recorder.name == "api-8"
     with pytest.raises(RuntimeError, match="not begun"):
+        await recorder.flush()
+    with pytest.raises(RuntimeError, match="not begun"):
         _ = recorder.id
     async with recorder as entered:
         assert entered is recorder

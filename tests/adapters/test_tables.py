@@ -424,6 +424,23 @@ async def test_a_journal_row_that_is_gone(place: Place, stores: SqlStores, table
         await tables.store(recorder, batch(2))
 
 
+async def test_ctrl_c_before_a_start_is_being_written(
+    place: Place, stores: SqlStores, tables: SqlRecorderTables, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it never will be."""
+    recorder = await tables.create("api-1", False, 5, batch(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(stores._database, "write_together_blocking", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tables.keep_blocking(recorder, "k", call_row(clock))
+    tables.keep_blocking(recorder, "l", call_row(clock))
+    assert place.rows("SELECT call_id FROM starts") == [("l",)]
+
+
+def raise_interrupt(group: object) -> None:
+    raise KeyboardInterrupt
+
+
 async def test_ctrl_c_waits_for_a_start_that_is_being_written(
     place: Place, stores: SqlStores, tables: SqlRecorderTables, clock: ControlledClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

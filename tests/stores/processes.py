@@ -329,7 +329,8 @@ async def opened(path: str, *args: str) -> None:
 
 async def served(url: str, *args: str) -> None:
     """The same for a process that has no patience with its database."""
-    async with open_stores(url, timeout=timedelta(milliseconds=500)) as stores:
+    async with open_stores(url) as stores:
+        stores._database._timeout = stores._database._lane.limit = timedelta(milliseconds=500)
         await record(stores, *args)
 
 

@@ -226,9 +226,10 @@ async def test_a_server_that_answers_no_more(tmp_path: Path, then: str) -> None:
     """A line that is dead without being closed is given up in time, and whatever hung on it."""
     async with place_of("postgresql", tmp_path) as place, CuttingProxy.unix(place.server.socket) as proxy:
         url = sa.make_url(place.url).set(host="127.0.0.1", port=proxy.port, query={})
-        async with open_stores(url, timeout=timedelta(milliseconds=200)) as stores:
+        async with open_stores(url) as stores:
             store = stores.phase_store(SPEC)
             assert await store.current() == "a"
+            stores._database._lane.limit = timedelta(milliseconds=200)  # type: ignore[attr-defined]
             proxy.hang_after(30 if then == "hangs in the middle" else 0)
             for work in (store.current(), store.resolve("x")):
                 with pytest.raises(ServerStoreError, match="no answer within") as caught:

@@ -47,7 +47,7 @@ class ServerDatabase:
         self.clock = clock
         # Two clocks that two time servers discipline may differ in speed by this much, which is the most NTP corrects.
         self.drift = 0.0 if own_time else 500e-6
-        self._stamp = stamp_of(clock, own_time=own_time)
+        self._stamp: Stamp = stamp_of(clock, own_time=own_time)
         self._source = source
         self._naming = naming
         self._timeout = timeout

@@ -51,8 +51,6 @@ _PROBLEMS: dict[ServerProblem, str] = {
 # The first two characters of an SQLSTATE are its class; the longer match counts.
 _OF_STATE: dict[str, ServerProblem] = {
     "08": "unreachable",
-    "22021": "encoding",
-    "22P05": "encoding",
     "25006": "read_only",
     "28": "denied",
     "3D000": "no_database",
@@ -85,7 +83,6 @@ _OF_ERRNO: dict[int, ServerProblem] = {
     1213: "busy",
     1290: "read_only",
     1317: "busy",
-    1366: "encoding",
     1792: "read_only",
     1836: "read_only",
     1927: "unreachable",
@@ -128,8 +125,6 @@ def server_error(place: str, error: BaseException) -> ServerStoreError:
 def problem_of(error: BaseException) -> ServerProblem:
     """What an error says is wrong."""
     cause = driver_error(error)
-    if isinstance(cause, UnicodeError):
-        return "encoding"
     state, code = _state(cause), _errno(cause)
     if code is not None:  # MySQL has a state, too, which says less
         return _OF_ERRNO.get(code, "failed")

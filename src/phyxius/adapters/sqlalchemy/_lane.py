@@ -28,7 +28,7 @@ from phyxius.adapters.sqlalchemy._watchdog import Watchdog
 
 T = TypeVar("T")
 _TRIES = 5
-_TROUBLE = (SQLAlchemyError, OSError, UnicodeError)
+_TROUBLE = (SQLAlchemyError, OSError)
 
 
 @attrs.define(eq=False)

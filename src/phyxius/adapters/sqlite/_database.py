@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from phyxius.adapters._database import Dialect, StoreProblem, Values, Work, WriteGroup
-from phyxius.adapters._moment import other_clock, stamp_of
+from phyxius.adapters._moment import Stamp, other_clock, stamp_of
 from phyxius.adapters.sqlite import _schema as schema
 from phyxius.adapters.sqlite._errors import FileStoreError, file_error
 from phyxius.clock import Clock, Workers, run_in_thread, uninterrupted
@@ -88,7 +88,7 @@ class FileDatabase:
     def __init__(self, path: str, clock: Clock, lock_timeout: timedelta, create: bool = True) -> None:
         self.path = path
         self.clock = clock
-        self._stamp = stamp_of(clock, own_time=True)
+        self._stamp: Stamp = stamp_of(clock, own_time=True)
         self._create = create
         self._lock_timeout = lock_timeout
         self._process = os.getpid()
