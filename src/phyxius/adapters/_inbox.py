@@ -305,7 +305,9 @@ class _Taps:
         self.stores: dict[Hashable, _Known] = {}
 
     def known(self, store: Hashable) -> _Known:
-        return self.stores.setdefault(store, _Known())
+        if store not in self.stores:
+            self.stores[store] = _Known()
+        return self.stores[store]
 
     def added(self, entry: JournalEntry[Any], /) -> None:
         for inbox in self.open.values():
