@@ -4,6 +4,7 @@ from phyxius.clock._clock import Clock, TimerHandle
 from phyxius.clock._controlled import ControlledClock, create_controlled_clock
 from phyxius.clock._instant import Instant
 from phyxius.clock._limits import Limited, Settled, gather_within, timeout, uninterrupted
+from phyxius.clock._portal import Portal, PortalClosedError
 from phyxius.clock._system import SystemClock, create_system_clock
 from phyxius.clock._threads import Workers, carried_on, run_in_thread
 
@@ -12,6 +13,8 @@ __all__ = [
     "ControlledClock",
     "Instant",
     "Limited",
+    "Portal",
+    "PortalClosedError",
     "Settled",
     "SystemClock",
     "TimerHandle",

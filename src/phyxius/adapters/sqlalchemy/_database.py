@@ -21,8 +21,7 @@ from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import dialect_of
 from phyxius.adapters.sqlalchemy._errors import ServerStoreError
 from phyxius.adapters.sqlalchemy._lane import Lane
-from phyxius.adapters.sqlalchemy._portal import Portal, PortalClosedError
-from phyxius.clock import Clock, carried_on, run_in_thread, uninterrupted
+from phyxius.clock import Clock, Portal, PortalClosedError, carried_on, run_in_thread, uninterrupted
 
 T = TypeVar("T")
 _SOCKETS = {"host", "unix_socket"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from phyxius.adapters.sqlalchemy._portal import Portal, PortalClosedError
+from phyxius.clock import Portal, PortalClosedError
 
 LIMIT = timedelta(seconds=30)
 
@@ -61,6 +61,21 @@ def test_it_does_not_wait_for_itself() -> None:
 
     with pytest.raises(RuntimeError, match="finalizer"):
         portal.call(finalize(where()))
+    portal.close(where(), LIMIT)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_a_process_does_not_end_the_thread(error: BaseException) -> None:
+    """Whoever asked is told; others, who wait for the same thread, go on."""
+    portal = Portal("over there")
+
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        portal.call(fail())
+    assert caught.value is error
+    assert portal.call(where()).name == "over there"
     portal.close(where(), LIMIT)
 
 

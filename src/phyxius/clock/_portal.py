@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -33,6 +35,15 @@ class Portal:
             RuntimeError: A finalizer calls it in the very thread that would have to do it.
             BaseException: Whatever the coroutine raised.
         """
+        return self.start(work).result()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have a coroutine run, with the caller's context variables; to cancel the future cancels it.
+
+        Raises:
+            PortalClosedError: It was closed.
+            RuntimeError: A finalizer calls it in the very thread that would have to do it.
+        """
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a finalizer called this in the very thread that would have to do it")
@@ -40,15 +51,22 @@ class Portal:
             if self._closed:
                 work.close()
                 raise PortalClosedError("it was closed")
-            answer = asyncio.run_coroutine_threadsafe(work, self._started())
-        return answer.result()
+            return asyncio.run_coroutine_threadsafe(work, self._started())
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+            self._thread = threading.Thread(target=self._serve, args=[self._loop], name=self._name, daemon=True)
             self._thread.start()
         return self._loop
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        ended = False
+        while not ended:
+            # These two go through an event loop, also past those who wait for others; who raised them is told.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                loop.run_forever()
+                ended = True
 
     def close(self, last: Coroutine[Any, Any, object], limit: timedelta) -> None:
         """Let end what has begun, run a last coroutine, and end the thread.

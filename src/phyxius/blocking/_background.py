@@ -1,0 +1,210 @@
+"""One event loop in the background, for all code of this process that has none."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from phyxius.clock import Portal, PortalClosedError
+
+T = TypeVar("T")
+_logger = logging.getLogger("phyxius.blocking")
+_LIMIT = timedelta(seconds=10)
+
+
+class Background:
+    """An event loop in a daemon thread, which starts when it is first needed, and what is open there until the end.
+
+    A forked child has one of its own; what the parent opened stays with the parent.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, as in a forked child."""
+        self._portal = Portal("phyxius-blocking")
+        self._kept: list[Opened[Any]] = []
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have a coroutine run.
+
+        Raises:
+            RuntimeError: This thread runs an event loop, or the interpreter is about to exit.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            work.close()
+            raise RuntimeError(
+                "this thread runs an event loop, which would stand still meanwhile: await the method of the Migration"
+                " itself, or call this in another thread, by `await asyncio.to_thread(...)`"
+            )
+        try:
+            return self._portal.start(work)
+        except PortalClosedError:
+            raise RuntimeError("the interpreter is about to exit, and all that was open is closed") from None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine, and wait for what it returns. An interrupt here, such as Ctrl-C, cancels it first."""
+        job = _Job(work)
+        running = job.run()
+        try:
+            return self.start(running).result()
+        except KeyboardInterrupt:  # at whatever point
+            job.unwanted = True
+            self.start(job.cancel()).result()
+            raise
+        finally:
+            if not job.begun:
+                running.close()
+                work.close()
+
+    def keep(self, opened: Opened[T]) -> T:
+        """Enter something, and leave it at the exit of the interpreter, the last one first."""
+        value = opened.__enter__()
+        self._kept.append(opened)
+        return value
+
+    def close(self) -> None:
+        """Close what is kept, and end."""
+        while self._kept:
+            opened = self._kept.pop()
+            try:
+                opened.__exit__(None, None, None)
+            except Exception:
+                _logger.exception("%r could not be closed at exit", opened.resource)
+        self._portal.close(asyncio.sleep(0), _LIMIT)
+
+
+class _Job(Generic[T]):
+    """A coroutine that somebody waits for in another thread, who may be interrupted at any moment."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self.begun = self.unwanted = False
+
+    async def run(self) -> T:
+        self._task = asyncio.current_task()
+        if self.unwanted:
+            raise asyncio.CancelledError
+        self.begun = True
+        return await self._work
+
+    async def cancel(self) -> None:
+        """Have it end; what was sent here before this has begun by now, or never will."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+
+class Opened(Generic[T]):
+    """An async context manager that is open in the background; a context manager. Its whole life is one task."""
+
+    def __init__(self, resource: AbstractAsyncContextManager[T, Any]) -> None:
+        self.resource = resource
+        self._process = os.getpid()
+
+    def __enter__(self) -> T:
+        """Enter it, and wait for that."""
+        return _background.run(self._enter())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Leave it, and wait for that. It is told of an error, and may swallow it."""
+        if self._process != os.getpid():  # pragma: no cover - in a fork, where what is open is the parent's
+            return False
+        return _background.run(self._leave(error))
+
+    async def _enter(self) -> T:
+        loop = asyncio.get_running_loop()
+        self._leaving: asyncio.Future[BaseException | None] = loop.create_future()
+        entered: asyncio.Future[T] = loop.create_future()
+        self._life = loop.create_task(self._live(entered))
+        try:
+            waited: set[asyncio.Future[Any]] = {self._life, entered}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._life.cancel()
+            await asyncio.wait({self._life})
+            raise
+        if self._life.done():
+            self._life.result()  # it raised
+        return entered.result()
+
+    async def _live(self, entered: asyncio.Future[T]) -> None:
+        async with self.resource as value:
+            entered.set_result(value)
+            await self._left()
+
+    async def _left(self) -> None:
+        if (error := await self._leaving) is not None:
+            raise error
+
+    async def _leave(self, error: BaseException | None) -> bool:
+        self._leaving.set_result(error)
+        await asyncio.wait({self._life})
+        if (raised := self._life.exception()) is None:
+            return error is not None
+        if raised is error:
+            return False
+        raise raised
+
+
+_background = Background()
+atexit.register(_background.close)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_background.renew)
+
+
+def run(work: Coroutine[Any, Any, T], /) -> T:
+    """Run a coroutine on the event loop in the background, and wait for what it returns.
+
+    It is for the async methods that have no plain twin here: `run(stores.attestations.sign(...))`. Any thread may call
+    it. An interrupt, such as Ctrl-C, cancels the coroutine, waits until that has ended, and goes on.
+
+    Raises:
+        TypeError: That is no coroutine.
+        RuntimeError: This thread runs an event loop, or the interpreter is about to exit.
+        BaseException: Whatever the coroutine raised.
+    """
+    if not isinstance(work, Coroutine):
+        raise TypeError(f"a coroutine is wanted, such as stores.attestations.sign(...), not {work!r}")
+    return _background.run(work)
+
+
+def opened(resource: AbstractAsyncContextManager[T, Any], /) -> AbstractContextManager[T]:
+    """An async context manager, such as stores or a recorder, for a plain `with`. It lives in the background.
+
+    Raises:
+        RuntimeError: As for `run`, when it is entered.
+    """
+    return Opened(resource)
+
+
+def keep_open(resource: AbstractAsyncContextManager[T, Any], /) -> T:
+    """Enter an async context manager, and leave it at the exit of the interpreter; the last one first.
+
+    It is for what lives as long as its process, such as the stores and the recorder of a web worker. A worker that is
+    forked calls it after the fork: what the parent has open is the parent's, and is not closed by the child.
+
+    Returns:
+        What it gave when it was entered.
+
+    Raises:
+        RuntimeError: As for `run`.
+        BaseException: Whatever it raised when it was entered.
+    """
+    return _background.keep(Opened(resource))
