@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from sqlalchemy import URL, MetaData
+from sqlalchemy import URL, Engine, MetaData, column, select, table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import assert_type
 
@@ -32,8 +32,11 @@ from phyxius.adapters.sqlalchemy import (
     ServerStores,
     Signature,
     create_schema,
+    has_schema,
     metadata,
     metadata_for,
+    no_rows,
+    no_sessions,
     open_stores,
 )
 
@@ -89,3 +92,13 @@ async def run(engine: AsyncEngine, url: URL) -> None:
 
 def explain(error: ServerStoreError) -> ServerProblem:
     return error.problem
+
+
+Found: TypeAlias = dict[str, dict[str, object]]
+
+
+def ask(engine: Engine, other: AsyncEngine) -> None:
+    assert_type(has_schema(engine, table="quotes", columns=["id"]), SchemaAppliedEvidence[Found])
+    assert_type(has_schema(lambda: [engine, other], table="quotes"), SchemaAppliedEvidence[Found])
+    assert_type(no_rows([other], select(column("id")).select_from(table("quotes"))), SchemaAppliedEvidence[Found])
+    assert_type(no_sessions(lambda: other, lambda name: name == "shop 41"), SchemaAppliedEvidence[Found])

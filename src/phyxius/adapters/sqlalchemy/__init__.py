@@ -6,11 +6,14 @@ from phyxius.adapters._orders import PassedPhasesChangedError
 from phyxius.adapters._phase_store import SqlPhaseStore
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._signatures import Signature
+from phyxius.adapters.sqlalchemy._engines import NotAskedError
 from phyxius.adapters.sqlalchemy._errors import ServerProblem, ServerStoreError
+from phyxius.adapters.sqlalchemy._evidence import has_schema, no_rows, no_sessions
 from phyxius.adapters.sqlalchemy._schema import metadata, metadata_for
 from phyxius.adapters.sqlalchemy._stores import ServerStores, create_schema, open_stores
 
 __all__ = [
+    "NotAskedError",
     "PassedPhasesChangedError",
     "Recorder",
     "ServerProblem",
@@ -21,7 +24,10 @@ __all__ = [
     "SqlJournalStore",
     "SqlPhaseStore",
     "create_schema",
+    "has_schema",
     "metadata",
     "metadata_for",
+    "no_rows",
+    "no_sessions",
     "open_stores",
 ]

@@ -115,6 +115,11 @@ _DIALECTS = {
 }
 
 
+def find_dialect(name: str) -> ServerDialect | None:
+    """The kind of server that SQLAlchemy calls so; None if it is none of ours."""
+    return _DIALECTS.get(name)
+
+
 def dialect_of(name: str) -> ServerDialect:
     """The kind of server that SQLAlchemy calls so.
 

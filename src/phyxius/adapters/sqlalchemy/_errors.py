@@ -118,8 +118,13 @@ class ServerStoreError(Exception):
 def server_error(place: str, error: BaseException) -> ServerStoreError:
     """What SQLAlchemy, a driver or the network raised, as one of ours, without bound parameters."""
     cause = driver_error(error)
-    first, *_ = str(cause).splitlines() or [""]  # what may follow can hold the values of a row
-    return ServerStoreError(place, problem_of(error), f"{type(cause).__name__}: {redacted(first)}")
+    return ServerStoreError(place, problem_of(error), f"{type(cause).__name__}: {first_line(cause)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What it says first, without what looks like a secret: what may follow can hold the values of a row."""
+    first, *_ = str(error).splitlines() or [""]
+    return redacted(first)
 
 
 def problem_of(error: BaseException) -> ServerProblem:

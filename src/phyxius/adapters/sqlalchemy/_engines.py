@@ -1,0 +1,102 @@
+"""Asking a user's own databases, of whatever engines he has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from phyxius.adapters.sqlalchemy._dialects import find_dialect
+from phyxius.adapters.sqlalchemy._errors import driver_error, first_line
+from phyxius.clock import run_in_thread
+from phyxius.fp import Err, Result, err, ok
+from phyxius.migration import EvidenceFailure, SchemaAppliedEvidence, SpecError, schema_applied
+
+T = TypeVar("T")
+AnyEngine: TypeAlias = sa.Engine | AsyncEngine
+EngineSource: TypeAlias = AnyEngine | Sequence[AnyEngine] | Callable[[], AnyEngine | Sequence[AnyEngine]]
+Check: TypeAlias = Callable[[sa.Connection], Result[dict[str, object], str]]
+
+_WANTED = "an engine of SQLAlchemy is wanted, sync or async, several of them, or a callable that returns them"
+
+
+class NotAskedError(Exception):
+    """A database could not be asked; the message names it, and says why."""
+
+
+def check_source(source: object) -> None:
+    """Refuse what can never lead to an engine.
+
+    Raises:
+        SpecError: It is none, and no callable.
+    """
+    if not callable(source):
+        _engines(source)
+
+
+def evidence_of(
+    source: EngineSource, check: Check, timeout: timedelta | None = None
+) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+    """Evidence that a check of a connection is `Ok` in every database of some engines, and none of them a replica.
+
+    Its payload has what each database answered, by where that is.
+    """
+    check_source(source)
+
+    async def ask() -> Result[dict[str, dict[str, object]], EvidenceFailure]:
+        engines = _engines(source() if callable(source) else source)
+        answers = [(place_of(engine), await _asked(engine, check)) for engine in engines]
+        failures = {place: answer.error for place, answer in answers if isinstance(answer, Err)}
+        if failures:
+            reasons = "; ".join(f"{place}: {reason}" for place, reason in failures.items())
+            return err(EvidenceFailure(reasons, {"failures": failures}))
+        return ok({place: answer.value for place, answer in answers if not isinstance(answer, Err)})
+
+    return schema_applied(ask, timeout=timeout)
+
+
+def _engines(found: object) -> list[AnyEngine]:
+    """One or several engines as a list; nothing is not enough, since nothing would then be asked."""
+    several: list[Any] = list(found) if isinstance(found, Iterable) and not isinstance(found, (str, bytes)) else [found]
+    wrong = [each for each in several if not isinstance(each, (sa.Engine, AsyncEngine))]
+    if wrong or not several:
+        raise SpecError(f"{_WANTED}, not {wrong[0]!r}" if wrong else f"{_WANTED}, and not none at all")
+    return several
+
+
+def place_of(engine: AnyEngine) -> str:
+    """Where a database is, without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+async def _asked(engine: AnyEngine, check: Check) -> Result[dict[str, object], str]:
+    def ask(connection: sa.Connection) -> Result[dict[str, object], str]:
+        if _is_replica(connection):
+            return err("it is a replica, which may lag behind; give the engine of the primary")
+        return check(connection)
+
+    def ask_blocking(engine: sa.Engine) -> Result[dict[str, object], str]:
+        with engine.connect() as connection:
+            return ask(connection)
+
+    try:
+        if isinstance(engine, sa.Engine):
+            blocking = engine
+            return await run_in_thread(lambda: ask_blocking(blocking))
+        async with engine.connect() as connection:
+            return await connection.run_sync(ask)
+    except (SQLAlchemyError, OSError) as error:
+        # What a statement was given may be a secret.
+        cause = driver_error(error)
+        raise NotAskedError(f"{place_of(engine)}: {type(cause).__name__}: {first_line(cause)}") from None
+
+
+def _is_replica(connection: sa.Connection) -> bool:
+    kind = find_dialect(connection.dialect.name)
+    if kind is None:
+        return False
+    return bool(connection.exec_driver_sql(f"SELECT CASE WHEN {kind.read_only} THEN 1 ELSE 0 END").scalar_one())

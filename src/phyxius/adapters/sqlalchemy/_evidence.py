@@ -1,0 +1,206 @@
+"""Evidence from a user's own tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from phyxius.adapters.sqlalchemy._engines import EngineSource, evidence_of
+from phyxius.fp import Result, err, ok
+from phyxius.migration import SchemaAppliedEvidence, SpecError
+
+_MOST_TOLD = 3
+_MOST_COUNTED = 1_000
+_LONGEST = 200
+
+
+def no_rows(
+    engine: EngineSource, statement: sa.Select[Any], *, allow_empty: bool = False, timeout: timedelta | None = None
+) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+    """Evidence that a query finds nothing: a backfill has finished, two tables do not differ.
+
+    That what is selected from has no row at all is no proof: the query may have gone to the wrong database.
+
+    Args:
+        engine: Where to ask; each of several, and not a replica.
+        statement: A `select(...)` of what should not be there. Up to three rows of what it selects are named in the
+            failure and in the audit, so select keys, and nothing that is secret.
+        allow_empty: Whether it is enough that there are no rows at all.
+        timeout: How long it may take; the migration's `evidence_timeout` unless given.
+
+    Returns:
+        Evidence whose payload says for each database how many rows it found, 0.
+
+    Raises:
+        SpecError: There is no engine, or that is no `select` from anything.
+    """
+    if not isinstance(statement, sa.Select) or not statement.get_final_froms():
+        raise SpecError(f"no_rows() needs a select(...) from a table, not {type(statement).__name__}")
+
+    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+        found = connection.execute(statement.limit(_MOST_TOLD)).fetchall()
+        if found:
+            limited = statement.limit(_MOST_COUNTED).subquery()
+            count = connection.execute(sa.select(sa.func.count()).select_from(limited)).scalar_one()
+            counted = f"{_MOST_COUNTED:,} rows or more are" if count >= _MOST_COUNTED else _counted(count)
+            told = ", ".join(_shown(row) for row in found)
+            return err(f"{counted} left, such as {told}")
+        for source in () if allow_empty else statement.get_final_froms():
+            if connection.execute(sa.select(sa.literal(1)).select_from(source).limit(1)).first() is None:
+                return err(f"there is no row at all in {_name(source)}, so that none is left proves nothing")
+        return ok({"rows": 0})
+
+    return evidence_of(engine, check, timeout)
+
+
+def has_schema(
+    engine: EngineSource,
+    *,
+    table: str,
+    schema: str | None = None,
+    columns: Collection[str] = (),
+    indexes: Collection[str] = (),
+    constraints: Collection[str] = (),
+    timeout: timedelta | None = None,
+) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+    """Evidence that a table is there, with columns, indexes and constraints of these names.
+
+    On PostgreSQL an index has to be valid, and a constraint validated: one that was made `CONCURRENTLY` and failed, or
+    is `NOT VALID`, is there and holds nothing.
+
+    Args:
+        engine: Where to look; each of several, and not a replica.
+        table: The name of the table.
+        schema: The schema that it is in; that of the connection unless given.
+        columns: Names of columns.
+        indexes: Names of indexes.
+        constraints: Names of constraints: of checks, unique ones, foreign keys, the primary key.
+        timeout: How long it may take; the migration's `evidence_timeout` unless given.
+
+    Raises:
+        SpecError: There is no engine, or a name is no text.
+    """
+    for names in ((table,), columns, indexes, constraints):
+        if isinstance(names, str) or not all(isinstance(each, str) and each for each in names):
+            raise SpecError(f'has_schema() needs names such as columns=["customer_id"], not {names!r}')
+
+    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+        inspector = sa.inspect(connection)
+        if not inspector.has_table(table, schema=schema):
+            where = "" if schema is None else f" in {schema}"
+            return err(f"there is no table {table!r}{where}; there are {_listed(inspector.get_table_names(schema))}")
+        found = {
+            "columns": {column["name"] for column in inspector.get_columns(table, schema)},
+            "indexes": {str(index["name"]) for index in inspector.get_indexes(table, schema)},
+            "constraints": _constraints(inspector, table, schema),
+        }
+        wanted = {"columns": columns, "indexes": indexes, "constraints": constraints}
+        problems = [
+            f"{table} lacks the {kind} {_listed(lacking)}; it has {_listed(found[kind])}"
+            for kind, names in wanted.items()
+            if (lacking := set(names) - found[kind])
+        ]
+        if not problems and connection.dialect.name == "postgresql":
+            problems = _unfinished(connection, table, schema, indexes, constraints)
+        return err("; ".join(problems)) if problems else ok({kind: sorted(names) for kind, names in wanted.items()})
+
+    return evidence_of(engine, check, timeout)
+
+
+def no_sessions(
+    engine: EngineSource,
+    is_old: Callable[[str], bool],
+    *,
+    allow_empty: bool = False,
+    timeout: timedelta | None = None,
+) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+    """Evidence that no build is connected any more that would be harmed; for PostgreSQL.
+
+    Each build says who it is by its `application_name`, such as "shop 41", in what it connects with. A session that
+    says nothing may be of any build, and stands in the way.
+
+    Args:
+        engine: Where to ask; each of several, and not a replica.
+        is_old: Whether an application name is of a build that has to be gone.
+        allow_empty: Whether it is enough that nobody else is connected at all.
+        timeout: How long it may take; the migration's `evidence_timeout` unless given.
+
+    Raises:
+        SpecError: There is no engine, or `is_old` cannot be called.
+    """
+    if not callable(is_old):
+        raise SpecError(f"no_sessions() needs a function of the application name, not {is_old!r}")
+
+    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+        if connection.dialect.name != "postgresql":
+            return err(f"sessions have no application_name in {connection.dialect.name}, but in PostgreSQL")
+        names = connection.execute(sa.text(_SESSIONS)).scalars().all()
+        if unnamed := names.count(""):
+            return err(f"{_counted(unnamed, 'session')} without an application_name, and may be of any build")
+        if old := sorted(name for name in names if is_old(name)):
+            return err(f"{_counted(len(old), 'session')} of an old build: {_listed(set(old))}")
+        if not names and not allow_empty:
+            return err("nobody else is connected there, which proves nothing: is it the right database?")
+        return ok({"sessions": sorted(set(names))})
+
+    return evidence_of(engine, check, timeout)
+
+
+# Who else there is everybody may see, but not what kind of backend it is.
+_SESSIONS = (
+    "SELECT coalesce(application_name, '') FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND (backend_type = 'client backend' OR backend_type IS NULL)"
+)
+_INVALID_INDEXES = (
+    "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+    " WHERE i.indrelid = CAST(:table AS regclass) AND NOT (i.indisvalid AND i.indisready)"
+)
+_UNVALIDATED = "SELECT conname FROM pg_constraint WHERE conrelid = CAST(:table AS regclass) AND NOT convalidated"
+
+
+def _unfinished(
+    connection: sa.Connection, table: str, schema: str | None, indexes: Iterable[str], constraints: Iterable[str]
+) -> list[str]:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    name = quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"
+    invalid = set(connection.execute(sa.text(_INVALID_INDEXES), {"table": name}).scalars())
+    open_ = set(connection.execute(sa.text(_UNVALIDATED), {"table": name}).scalars())
+    problems = []
+    if bad := invalid & set(indexes):
+        problems.append(f"the indexes {_listed(bad)} are not valid: they are still being made, or that failed")
+    if bad := open_ & set(constraints):
+        problems.append(f"the constraints {_listed(bad)} are NOT VALID: run ALTER TABLE ... VALIDATE CONSTRAINT")
+    return problems
+
+
+def _constraints(inspector: sa.Inspector, table: str, schema: str | None) -> set[str]:
+    found: list[Any] = [
+        *inspector.get_check_constraints(table, schema),
+        *inspector.get_unique_constraints(table, schema),
+        *inspector.get_foreign_keys(table, schema),
+        inspector.get_pk_constraint(table, schema),
+    ]
+    return {each["name"] for each in found if each.get("name")}
+
+
+def _counted(count: int, noun: str = "row") -> str:
+    return f"1 {noun} is" if count == 1 else f"{count:,} {noun}s are"
+
+
+def _shown(row: Any) -> str:
+    text = repr(tuple(row) if len(row) > 1 else row[0])
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return (", ".join(listed[:10]) or "none") + more
+
+
+def _name(source: sa.FromClause) -> str:
+    return getattr(source, "fullname", None) or getattr(source, "name", None) or "what it selects from"
