@@ -1,10 +1,11 @@
 """The stores on a server: they satisfy the protocols, and carry the type of the phases."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from sqlalchemy import URL, Engine, MetaData, column, select, table
+from sqlalchemy import URL, Engine, Integer, MetaData, column, select, table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import assert_type
 
@@ -94,11 +95,13 @@ def explain(error: ServerStoreError) -> ServerProblem:
     return error.problem
 
 
-Found: TypeAlias = dict[str, dict[str, object]]
+Found: TypeAlias = Mapping[str, Mapping[str, object]]
 
 
 def ask(engine: Engine, other: AsyncEngine) -> None:
     assert_type(has_schema(engine, table="quotes", columns=["id"]), SchemaAppliedEvidence[Found])
     assert_type(has_schema(lambda: [engine, other], table="quotes"), SchemaAppliedEvidence[Found])
-    assert_type(no_rows([other], select(column("id")).select_from(table("quotes"))), SchemaAppliedEvidence[Found])
+    assert_type(
+        no_rows([other], select(column("id", Integer)).select_from(table("quotes"))), SchemaAppliedEvidence[Found]
+    )
     assert_type(no_sessions(lambda: other, lambda name: name == "shop 41"), SchemaAppliedEvidence[Found])

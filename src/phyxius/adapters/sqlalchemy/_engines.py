@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,7 +19,9 @@ from phyxius.migration import EvidenceFailure, SchemaAppliedEvidence, SpecError,
 T = TypeVar("T")
 AnyEngine: TypeAlias = sa.Engine | AsyncEngine
 EngineSource: TypeAlias = AnyEngine | Sequence[AnyEngine] | Callable[[], AnyEngine | Sequence[AnyEngine]]
-Check: TypeAlias = Callable[[sa.Connection], Result[dict[str, object], str]]
+Found: TypeAlias = Mapping[str, object]
+Answers: TypeAlias = Mapping[str, Found]
+Check: TypeAlias = Callable[[sa.Connection], Result[Found, str]]
 
 _WANTED = "an engine of SQLAlchemy is wanted, sync or async, several of them, or a callable that returns them"
 
@@ -38,16 +40,14 @@ def check_source(source: object) -> None:
         _engines(source)
 
 
-def evidence_of(
-    source: EngineSource, check: Check, timeout: timedelta | None = None
-) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+def evidence_of(source: EngineSource, check: Check, timeout: timedelta | None = None) -> SchemaAppliedEvidence[Answers]:
     """Evidence that a check of a connection is `Ok` in every database of some engines, and none of them a replica.
 
     Its payload has what each database answered, by where that is.
     """
     check_source(source)
 
-    async def ask() -> Result[dict[str, dict[str, object]], EvidenceFailure]:
+    async def ask() -> Result[Answers, EvidenceFailure]:
         engines = _engines(source() if callable(source) else source)
         answers = [(place_of(engine), await _asked(engine, check)) for engine in engines]
         failures = {place: answer.error for place, answer in answers if isinstance(answer, Err)}
@@ -73,13 +73,13 @@ def place_of(engine: AnyEngine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
-async def _asked(engine: AnyEngine, check: Check) -> Result[dict[str, object], str]:
-    def ask(connection: sa.Connection) -> Result[dict[str, object], str]:
+async def _asked(engine: AnyEngine, check: Check) -> Result[Found, str]:
+    def ask(connection: sa.Connection) -> Result[Found, str]:
         if _is_replica(connection):
             return err("it is a replica, which may lag behind; give the engine of the primary")
         return check(connection)
 
-    def ask_blocking(engine: sa.Engine) -> Result[dict[str, object], str]:
+    def ask_blocking(engine: sa.Engine) -> Result[Found, str]:
         with engine.connect() as connection:
             return ask(connection)
 

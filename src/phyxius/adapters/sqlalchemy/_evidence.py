@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from phyxius.adapters.sqlalchemy._engines import EngineSource, evidence_of
+from phyxius.adapters.sqlalchemy._engines import Answers, EngineSource, Found, evidence_of
 from phyxius.fp import Result, err, ok
 from phyxius.migration import SchemaAppliedEvidence, SpecError
 
@@ -19,7 +19,7 @@ _LONGEST = 200
 
 def no_rows(
     engine: EngineSource, statement: sa.Select[Any], *, allow_empty: bool = False, timeout: timedelta | None = None
-) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+) -> SchemaAppliedEvidence[Answers]:
     """Evidence that a query finds nothing: a backfill has finished, two tables do not differ.
 
     That what is selected from has no row at all is no proof: the query may have gone to the wrong database.
@@ -40,7 +40,7 @@ def no_rows(
     if not isinstance(statement, sa.Select) or not statement.get_final_froms():
         raise SpecError(f"no_rows() needs a select(...) from a table, not {type(statement).__name__}")
 
-    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+    def check(connection: sa.Connection) -> Result[Found, str]:
         found = connection.execute(statement.limit(_MOST_TOLD)).fetchall()
         if found:
             limited = statement.limit(_MOST_COUNTED).subquery()
@@ -65,7 +65,7 @@ def has_schema(
     indexes: Collection[str] = (),
     constraints: Collection[str] = (),
     timeout: timedelta | None = None,
-) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+) -> SchemaAppliedEvidence[Answers]:
     """Evidence that a table is there, with columns, indexes and constraints of these names.
 
     On PostgreSQL an index has to be valid, and a constraint validated: one that was made `CONCURRENTLY` and failed, or
@@ -87,7 +87,7 @@ def has_schema(
         if isinstance(names, str) or not all(isinstance(each, str) and each for each in names):
             raise SpecError(f'has_schema() needs names such as columns=["customer_id"], not {names!r}')
 
-    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+    def check(connection: sa.Connection) -> Result[Found, str]:
         inspector = sa.inspect(connection)
         if not inspector.has_table(table, schema=schema):
             where = "" if schema is None else f" in {schema}"
@@ -116,7 +116,7 @@ def no_sessions(
     *,
     allow_empty: bool = False,
     timeout: timedelta | None = None,
-) -> SchemaAppliedEvidence[dict[str, dict[str, object]]]:
+) -> SchemaAppliedEvidence[Answers]:
     """Evidence that no build is connected any more that would be harmed; for PostgreSQL.
 
     Each build says who it is by its `application_name`, such as "shop 41", in what it connects with. A session that
@@ -134,7 +134,7 @@ def no_sessions(
     if not callable(is_old):
         raise SpecError(f"no_sessions() needs a function of the application name, not {is_old!r}")
 
-    def check(connection: sa.Connection) -> Result[dict[str, object], str]:
+    def check(connection: sa.Connection) -> Result[Found, str]:
         if connection.dialect.name != "postgresql":
             return err(f"sessions have no application_name in {connection.dialect.name}, but in PostgreSQL")
         names = connection.execute(sa.text(_SESSIONS)).scalars().all()
