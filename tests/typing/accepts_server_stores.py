@@ -23,6 +23,7 @@ from phyxius import (
     define_migration,
     phase_reached,
 )
+from phyxius.adapters.alembic import at_revision
 from phyxius.adapters.sqlalchemy import (
     SqlAttestations,
     SqlJournalStore,
@@ -105,3 +106,4 @@ def ask(engine: Engine, other: AsyncEngine) -> None:
         no_rows([other], select(column("id", Integer)).select_from(table("quotes"))), SchemaAppliedEvidence[Found]
     )
     assert_type(no_sessions(lambda: other, lambda name: name == "shop 41"), SchemaAppliedEvidence[Found])
+    assert_type(at_revision(engine, "0042", script_location="migrations"), SchemaAppliedEvidence[Found])
