@@ -22,6 +22,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "phyxius.adapters._records": "what was observed is foreign, and may not even be readable",
     "phyxius.adapters.sqlalchemy._lane": "drivers raise errors of their own while they connect",
     "phyxius.blocking._background": "what is open is foreign; one that cannot be closed keeps no other open",
+    "phyxius.clock._portal": "what a thread raises is raised again where its answer is awaited",
     "phyxius.clock._threads": "what a thread raises is raised again where its answer is awaited",
     "phyxius.handler._event": "the __str__ of a foreign exception may raise",
     "phyxius.handler._parity": "foreign comparators; a comparison that fails is recorded as a failure",

@@ -125,6 +125,13 @@ def test_what_the_scripts_do_not_know(project: Project, tmp_path: Path) -> None:
     """A revision that is misspelt, a database that a newer build has migrated, a directory without scripts."""
     project.upgrade("head")
     assert "the scripts do not tell: Can't locate revision identified by '0099'" in project.asked("0099")
+    project.add("0044a", "0043", branch_label="shop")
+    for part in ("0044", "shop", "004"):
+        assert "0044" in project.asked(part) or "tell" in project.asked(part)
+        assert isinstance(project.asked(part), str), "by how it begins, or by a label, another build may see another"
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE versions SET version_num = '0044'")
+    assert project.asked("0042") == "the scripts have no revision 0044, but 0044a; it is at 0044"
     with project.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE versions SET version_num = '0050'")
     assert project.asked("0042").startswith("it is at 0050, and the scripts do not tell: Can't locate revision")
@@ -145,7 +152,7 @@ def test_one_of_two_databases_is_behind(project: Project, tmp_path: Path) -> Non
     behind.engine.dispose()
 
 
-@pytest.mark.parametrize("revision", ["head", "heads", "base", "", "-1", "+1", "shop@head", 42, None])
+@pytest.mark.parametrize("revision", ["head", "HEADS", "base", "", "-1", "+1", "shop@head", 42, None])
 def test_what_is_no_revision_by_itself(revision: Any) -> None:
     """What "head" is another build may see otherwise."""
     with pytest.raises(SpecError, match="needs the whole id of a revision"):

@@ -20,6 +20,9 @@ class Interrupted:
     def result(self) -> Any:
         raise INTERRUPT
 
+    def done(self) -> bool:
+        return False
+
 
 @contextmanager
 def interrupting(moment: threading.Event) -> Iterator[None]:

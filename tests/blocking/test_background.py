@@ -11,15 +11,17 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from phyxius.blocking import _background as module
 from phyxius.blocking import keep_open, opened, run
-from phyxius.blocking._background import Background, _background
+from phyxius.blocking._background import Background, Opened, _background
 from tests.blocking.support import INTERRUPT, Interrupted, interrupting
 
+LIMIT = timedelta(seconds=30)
 request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
 
 
@@ -330,10 +332,111 @@ with opened(resource("opened")):
 """
 
 
+def test_what_a_parent_has_open_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child begins anew; what it came by is neither left there nor collected, which would leave it half."""
+    monkeypatch.setattr(module, "_background", background := Background())
+    told: list[object] = []
+    keep_open(resource(told))
+    (kept,), portal, thread = background._open, background._portal, run(where())[0]
+    background.renew()
+    assert run(where())[0] is not thread
+    background.close()
+    assert told == ["entered"]
+    portal.start(kept.leave(None)).result(30)
+    assert told == ["entered", "left"]
+    portal.close(where(), LIMIT)
+
+
+async def test_what_is_collected_is_not_left() -> None:
+    """There nothing can be awaited, and its event loop may be gone."""
+    told: list[object] = []
+    opened = Opened(resource(told))
+    opened._leaving = asyncio.get_running_loop().create_future()
+    life = opened._live(asyncio.get_running_loop().create_future())
+    life.send(None)
+    life.close()
+    assert told == ["entered"]
+    await opened.resource.__aexit__(None, None, None)
+
+
+def test_to_leave_twice_changes_nothing() -> None:
+    """As where the end of a block and the exit of the interpreter meet."""
+    told: list[object] = []
+    both = Opened(resource(told))
+    with both:
+        pass
+    assert both.__exit__(None, None, None) is False
+    assert told == ["entered", "left"]
+
+
+AT_EXIT = """
+import asyncio, atexit, socket, sys, threading
+from contextlib import asynccontextmanager
+from phyxius.blocking import opened, run
+
+told = []
+running = threading.Event()
+
+@asynccontextmanager
+async def resource():
+    yield
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    print("left", flush=True)
+
+async def work():
+    running.set()
+    await asyncio.sleep(0.05)
+    print("worked", flush=True)
+
+def serve():
+    with opened(resource()):
+        run(work())
+        threading.Event().wait()
+
+threading.Thread(target=serve, daemon=True).start()
+running.wait()
+"""
+
+
+def test_what_runs_at_exit_ends_first() -> None:
+    """Then what is open is left, also by a thread that never got to it, and names of hosts can still be resolved."""
+    assert program(AT_EXIT).stdout.splitlines() == ["worked", "left"]
+
+
+SIGNALLED = """
+import asyncio, signal, sys
+from phyxius.blocking import run
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+
+async def work():
+    print("runs", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("cancelled", flush=True)
+
+run(work())
+"""
+
+
+def test_a_signal_that_raises_cancels_what_runs() -> None:
+    """As SIGTERM does in web servers, which have it raise SystemExit."""
+    with subprocess.Popen([sys.executable, "-c", SIGNALLED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+        assert process.stdout.read().splitlines() == ["cancelled"]
+    assert process.returncode == 3
+
+
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_fork_begins_anew() -> None:
     """What the parent has open stays open, and is the parent's; the child has an event loop of its own."""
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=True)
+    done = program(FORKED)
     assert done.stdout.splitlines() == [
         "child",
         "left of the child as child",

@@ -79,6 +79,36 @@ def test_what_ends_a_process_does_not_end_the_thread(error: BaseException) -> No
     portal.close(where(), LIMIT)
 
 
+def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is told, and nobody waits for it later."""
+    portal = Portal("over there")
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    work = where()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            portal.call(work)
+    work.close()
+    assert portal.call(where()).name == "over there"
+    portal.close(where(), LIMIT)
+
+
+def test_its_executor_outlives_the_others() -> None:
+    """Also at the exit of the interpreter names of hosts can be resolved."""
+    portal = Portal("over there")
+
+    async def ask(work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    assert portal.call(ask(threading.current_thread)).daemon
+    with pytest.raises(ZeroDivisionError):
+        portal.call(ask(lambda: 1 / 0))
+    portal.close(where(), LIMIT)
+
+
 def test_nobody_waits_for_ever() -> None:
     """What runs when it is closed ends first, or is cancelled in time; who calls it later is told."""
     portal = Portal("over there")

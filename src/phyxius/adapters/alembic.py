@@ -20,6 +20,7 @@ from phyxius.migration import SchemaAppliedEvidence, SpecError
 __all__ = ["at_revision"]
 
 _SYMBOLS = ("", "head", "heads", "base", "current")
+_NO_PART_OF_AN_ID = set("@-+: ")
 
 
 def at_revision(
@@ -48,7 +49,7 @@ def at_revision(
     Raises:
         SpecError: There is no engine, or the revision is none by itself, such as "head" or "-1".
     """
-    if not isinstance(revision, str) or revision in _SYMBOLS or not revision.replace("_", "").isalnum():
+    if not isinstance(revision, str) or revision.lower() in _SYMBOLS or _NO_PART_OF_AN_ID & set(revision):
         raise SpecError(f'at_revision() needs the whole id of a revision, such as "ae1027a6acf", not {revision!r}')
 
     def check(connection: sa.Connection) -> Result[Found, str]:
@@ -76,7 +77,10 @@ def _scripts(location: str | PathLike[str]) -> ScriptDirectory:
 
 
 def _past(scripts: ScriptDirectory, heads: Iterable[str], revision: str) -> Result[Found, str]:
-    if _script(scripts, revision).revision in _applied(scripts, heads):
+    for each in (revision, *heads):  # Alembic also finds one by how it begins, or by a label
+        if (known := _script(scripts, each).revision) != each:
+            return err(f"the scripts have no revision {each}, but {known}; it is at {_listed(heads)}")
+    if revision in _applied(scripts, heads):
         return ok({"heads": sorted(heads)})
     ends = scripts.get_heads()
     several = f"; the scripts have {len(ends)} heads, {_listed(ends)}" if len(ends) > 1 else ""

@@ -6,14 +6,15 @@ import asyncio
 import atexit
 import logging
 import os
+import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from phyxius.clock import Portal, PortalClosedError
+from phyxius.clock import Portal
 
 T = TypeVar("T")
 _logger = logging.getLogger("phyxius.blocking")
@@ -21,18 +22,26 @@ _LIMIT = timedelta(seconds=10)
 
 
 class Background:
-    """An event loop in a daemon thread, which starts when it is first needed, and what is open there until the end.
+    """An event loop in a daemon thread, which starts when it is first needed, and what is open there.
 
     A forked child has one of its own; what the parent opened stays with the parent.
     """
 
     def __init__(self) -> None:
-        self.renew()
+        self._left_to_parents: list[object] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._portal = Portal("phyxius-blocking")
+        self._calls: set[Future[Any]] = set()
+        self._open: list[Opened[Any]] = []
+        self._closing = False
+        self._lock = threading.RLock()  # a signal may come while it is held, and its handler ask for something
 
     def renew(self) -> None:
-        """Begin anew, as in a forked child."""
-        self._portal = Portal("phyxius-blocking")
-        self._kept: list[Opened[Any]] = []
+        """Begin anew, in a forked child. What the parent has there must not be collected: it would be left here."""
+        self._left_to_parents += [self._portal, self._calls, self._open, *_all_tasks(self._portal)]
+        self._begin()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Have a coroutine run.
@@ -45,46 +54,63 @@ class Background:
         except RuntimeError:
             pass
         else:
-            work.close()
             raise RuntimeError(
                 "this thread runs an event loop, which would stand still meanwhile: await the method of the Migration"
                 " itself, or call this in another thread, by `await asyncio.to_thread(...)`"
             )
-        try:
-            return self._portal.start(work)
-        except PortalClosedError:
-            raise RuntimeError("the interpreter is about to exit, and all that was open is closed") from None
+        with self._lock:  # either it begins before the end, which waits for it, or not at all
+            if self._closing:
+                raise RuntimeError("the interpreter is about to exit, and all that was open is closed")
+            answer = self._portal.start(work)
+            self._calls.add(answer)
+        answer.add_done_callback(self._calls.discard)
+        return answer
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine, and wait for what it returns. An interrupt here, such as Ctrl-C, cancels it first."""
+        """Run a coroutine, and wait for what it returns. Who is interrupted here, as by Ctrl-C, cancels it first."""
         job = _Job(work)
         running = job.run()
+        answer: Future[T] | None = None
         try:
-            return self.start(running).result()
-        except KeyboardInterrupt:  # at whatever point
-            job.unwanted = True
-            self.start(job.cancel()).result()
+            answer = self.start(running)
+            return answer.result()
+        except BaseException as error:
+            refused = answer is None and isinstance(error, Exception)
+            if not refused and (answer is None or not answer.done()):
+                job.unwanted = True
+                self.start(job.cancel()).result()
             raise
         finally:
             if not job.begun:
                 running.close()
                 work.close()
 
-    def keep(self, opened: Opened[T]) -> T:
-        """Enter something, and leave it at the exit of the interpreter, the last one first."""
-        value = opened.__enter__()
-        self._kept.append(opened)
-        return value
+    def entered(self, opened: Opened[Any]) -> None:
+        """Note what is open."""
+        self._open.append(opened)
+
+    def left(self, opened: Opened[Any]) -> None:
+        """Note that it is so no more."""
+        if opened in self._open:
+            self._open.remove(opened)
 
     def close(self) -> None:
-        """Close what is kept, and end."""
-        while self._kept:
-            opened = self._kept.pop()
+        """Let what was asked end, leave what is open, the last one first, and end."""
+        with self._lock:
+            self._closing = True
+        wait(list(self._calls), timeout=_LIMIT.total_seconds())
+        while self._open:
+            opened = self._open.pop()
             try:
-                opened.__exit__(None, None, None)
+                self._portal.start(opened.leave(None)).result(_LIMIT.total_seconds())
             except Exception:
                 _logger.exception("%r could not be closed at exit", opened.resource)
         self._portal.close(asyncio.sleep(0), _LIMIT)
+
+
+def _all_tasks(portal: Portal) -> list[object]:
+    """All that runs on its event loop."""
+    return [] if portal.loop is None else list(asyncio.all_tasks(portal.loop))
 
 
 class _Job(Generic[T]):
@@ -114,10 +140,10 @@ class Opened(Generic[T]):
 
     def __init__(self, resource: AbstractAsyncContextManager[T, Any]) -> None:
         self.resource = resource
-        self._process = os.getpid()
 
     def __enter__(self) -> T:
         """Enter it, and wait for that."""
+        self._process = os.getpid()
         return _background.run(self._enter())
 
     def __exit__(
@@ -126,7 +152,7 @@ class Opened(Generic[T]):
         """Leave it, and wait for that. It is told of an error, and may swallow it."""
         if self._process != os.getpid():  # pragma: no cover - in a fork, where what is open is the parent's
             return False
-        return _background.run(self._leave(error))
+        return _background.run(self.leave(error))
 
     async def _enter(self) -> T:
         loop = asyncio.get_running_loop()
@@ -142,19 +168,28 @@ class Opened(Generic[T]):
             raise
         if self._life.done():
             self._life.result()  # it raised
+        _background.entered(self)
         return entered.result()
 
     async def _live(self, entered: asyncio.Future[T]) -> None:
-        async with self.resource as value:
+        value = await self.resource.__aenter__()
+        try:
             entered.set_result(value)
-            await self._left()
+            if (error := await self._leaving) is not None:
+                raise error
+        except GeneratorExit:  # it is collected, with its event loop or without: nothing can be awaited any more
+            raise
+        except BaseException as error:
+            if not await self.resource.__aexit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            await self.resource.__aexit__(None, None, None)
 
-    async def _left(self) -> None:
-        if (error := await self._leaving) is not None:
-            raise error
-
-    async def _leave(self, error: BaseException | None) -> bool:
-        self._leaving.set_result(error)
+    async def leave(self, error: BaseException | None) -> bool:
+        """Leave it; whether it has swallowed the error."""
+        _background.left(self)
+        if not self._leaving.done():
+            self._leaving.set_result(error)
         await asyncio.wait({self._life})
         if (raised := self._life.exception()) is None:
             return error is not None
@@ -207,4 +242,4 @@ def keep_open(resource: AbstractAsyncContextManager[T, Any], /) -> T:
         RuntimeError: As for `run`.
         BaseException: Whatever it raised when it was entered.
     """
-    return _background.keep(Opened(resource))
+    return Opened(resource).__enter__()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,6 +26,11 @@ class Portal:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop; None before the first call."""
+        return self._loop
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, and wait for it.
@@ -55,9 +60,15 @@ class Portal:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._serve, args=[self._loop], name=self._name, daemon=True)
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            loop.set_default_executor(_Threads())
+            thread = threading.Thread(target=self._serve, args=[loop], name=self._name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                loop.close()
+                raise
+            self._loop, self._thread = loop, thread
         return self._loop
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,6 +95,27 @@ class Portal:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+
+class _Threads(ThreadPoolExecutor):
+    """Runs each call in a daemon thread, also at the exit of the interpreter, when those of the pool have ended.
+
+    An event loop resolves the names of hosts by it; who closes a connection then may have to make one first.
+    """
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                outcome = function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
+                answer.set_exception(error)
+            else:
+                answer.set_result(outcome)
+
+        threading.Thread(target=run, name="phyxius-executor", daemon=True).start()
+        return answer
 
 
 async def _end(last: Coroutine[Any, Any, object], limit: timedelta) -> None:

@@ -81,6 +81,15 @@ async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     await shop.close()
 
 
+@pytest.fixture
+async def postgres(tmp_path: Path) -> AsyncIterator[Shop]:
+    shop = Shop("postgresql-async", tmp_path)
+    TABLES.drop_all(shop.plain)
+    TABLES.create_all(shop.plain)
+    yield shop
+    await shop.close()
+
+
 async def asked(evidence: SchemaAppliedEvidence[Any]) -> Any:
     """What a migration learns: the payload, or the reason why not."""
     spec: Any = define_migration(name="quotes", phases={"expand": {}, "flip": {"source": evidence}})
@@ -135,7 +144,9 @@ async def test_rows_that_differ(shop: Shop) -> None:
     )
     assert await asked(no_rows(shop.engine, differing))
     shop.run(sa.delete(QUOTES))
-    assert "no row at all in what it selects from" in await asked(no_rows(shop.engine, differing))
+    assert "no row at all in quotes" in await asked(no_rows(shop.engine, differing))
+    bad = sa.select(QUOTES.c.id).where(QUOTES.c.customer_id.is_(None)).subquery()
+    assert "no row at all in quotes" in await asked(no_rows(shop.engine, sa.select(bad.c.id)))
 
 
 async def test_long_rows_are_cut(shop: Shop) -> None:
@@ -151,7 +162,43 @@ def test_what_is_no_question(statement: Any) -> None:
         no_rows(sa.create_engine("sqlite://"), statement)
 
 
+@pytest.mark.parametrize(
+    "statement", [LEFT.limit(1), LEFT.offset(5), LEFT.fetch(1), LEFT.with_for_update(skip_locked=True)]
+)
+def test_a_question_about_some_rows(statement: Any) -> None:
+    """What it leaves out would pass for none."""
+    with pytest.raises(SpecError, match="of all rows: without limit, offset"):
+        no_rows(sa.create_engine("sqlite://"), statement)
+
+
+async def test_rows_that_a_policy_hides(postgres: Shop) -> None:
+    """A user who does not see them all cannot say that there are none."""
+    postgres.run(
+        "INSERT INTO quotes (id) VALUES (1), (2)",
+        "DROP ROLE IF EXISTS clerk",
+        "CREATE ROLE clerk LOGIN",
+        "GRANT SELECT ON quotes TO clerk",
+        "ALTER TABLE quotes ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON quotes USING (id > 1 AND customer_id IS NOT NULL)",
+    )
+    clerk = create_async_engine(sa.make_url(URLS["postgresql-async"]()).set(username="clerk"), poolclass=sa.NullPool)
+    try:
+        with pytest.raises(NotAskedError, match="row-level security"):
+            await asked(no_rows(clerk, LEFT, allow_empty=True))
+    finally:
+        postgres.run("DROP OWNED BY clerk", "DROP ROLE clerk")
+
+
 # -- has_schema
+
+
+async def test_a_view_is_no_table(shop: Shop) -> None:
+    """It may show a column that the table does not have."""
+    shop.run("CREATE VIEW offers AS SELECT id, total AS price FROM quotes")
+    try:
+        assert "there is no table 'offers'" in await asked(has_schema(shop.engine, table="offers", columns=["price"]))
+    finally:
+        shop.run("DROP VIEW offers")
 
 
 async def test_a_schema_that_is_there(shop: Shop) -> None:
@@ -177,15 +224,6 @@ async def test_a_schema_that_is_not_there(shop: Shop) -> None:
     assert "there is no table 'quotation'; there are customers" in missing
 
 
-@pytest.fixture
-async def postgres(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop("postgresql-async", tmp_path)
-    TABLES.drop_all(shop.plain)
-    TABLES.create_all(shop.plain)
-    yield shop
-    await shop.close()
-
-
 async def test_a_table_in_a_schema_of_its_own(postgres: Shop) -> None:
     """It is looked for there alone."""
     ops: Any = {"table": "quotes", "schema": "ops"}
@@ -203,6 +241,19 @@ async def test_a_table_in_a_schema_of_its_own(postgres: Shop) -> None:
         assert "are NOT VALID" in await asked(has_schema(postgres.engine, constraints=["positive"], **ops))
     finally:
         postgres.run("DROP SCHEMA ops CASCADE")
+
+
+async def test_an_engine_that_translates_schemas(postgres: Shop) -> None:
+    """It is looked for where its statements go."""
+    postgres.run("CREATE SCHEMA tenant", "CREATE TABLE tenant.quotes (id integer)")
+    engine = postgres.engine.execution_options(schema_translate_map={None: "tenant"})
+    try:
+        assert "lacks the columns total; it has id" in await asked(
+            has_schema(engine, table="quotes", columns=["total"])
+        )
+        assert "no row at all in quotes" in await asked(no_rows(engine, sa.select(QUOTES.c.id).where(QUOTES.c.id < 0)))
+    finally:
+        postgres.run("DROP SCHEMA tenant CASCADE")
 
 
 async def test_an_index_that_failed(postgres: Shop) -> None:
@@ -282,6 +333,13 @@ async def test_a_session_that_does_not_say_who_it_is(connected: Callable[..., sa
         assert "1 session is without an application_name" in await asked(no_sessions(connected("gate"), is_old))
 
 
+async def test_an_answer_that_is_none(connected: Callable[..., sa.Engine]) -> None:
+    """Neither True nor False is not False."""
+    unclear: Any = lambda name: None  # noqa: E731
+    with connected("shop 42").connect():
+        assert "says neither True nor False of shop 42" in await asked(no_sessions(connected("gate"), unclear))
+
+
 async def test_nobody_at_all(connected: Callable[..., sa.Engine]) -> None:
     """The application may be elsewhere; unless it is said that this is all right."""
     assert "nobody else is connected there" in await asked(no_sessions(connected("gate"), is_old))
@@ -293,6 +351,12 @@ async def test_sessions_are_postgresqls() -> None:
     assert "but in PostgreSQL" in await asked(no_sessions(sa.create_engine("sqlite://"), bool))
     with pytest.raises(SpecError, match="a function of the application name"):
         no_sessions(sa.create_engine("sqlite://"), "shop 41")  # type: ignore[arg-type]
+
+    async def waits(name: str) -> bool:
+        return False
+
+    with pytest.raises(SpecError, match="a function of the application name"):
+        no_sessions(sa.create_engine("sqlite://"), waits)  # type: ignore[arg-type]
 
 
 # -- engines
@@ -332,7 +396,7 @@ async def test_a_database_that_cannot_be_asked(shop: Shop) -> None:
         await asked(no_rows(shop.engine, statement))
     assert "secret!" not in str(caught.value)
     assert "sqlite" in str(caught.value) or "localhost" in str(caught.value) or "host=" in str(caught.value)
-    away = sa.create_engine("postgresql+psycopg://app:hunter2@127.0.0.1:1/shop")
+    away = sa.create_engine("postgresql+psycopg://app:hunter2@127.0.0.1:1/shop?sslpassword=hunter2")
     with pytest.raises(NotAskedError, match=r"127\.0\.0\.1") as caught:
         await asked(has_schema(away, table="quotes"))
     assert "hunter2" not in str(caught.value)

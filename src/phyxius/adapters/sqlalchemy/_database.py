@@ -19,12 +19,11 @@ from phyxius.adapters._moment import Stamp, now_in, other_clock, stamp_of
 from phyxius.adapters.sqlalchemy import _schema as schema
 from phyxius.adapters.sqlalchemy._connection import ServerConnection, Statements
 from phyxius.adapters.sqlalchemy._dialects import dialect_of
-from phyxius.adapters.sqlalchemy._errors import ServerStoreError
+from phyxius.adapters.sqlalchemy._errors import ServerStoreError, place_of
 from phyxius.adapters.sqlalchemy._lane import Lane
 from phyxius.clock import Clock, Portal, PortalClosedError, carried_on, run_in_thread, uninterrupted
 
 T = TypeVar("T")
-_SOCKETS = {"host", "unix_socket"}
 
 
 class ServerDatabase:
@@ -68,9 +67,8 @@ class ServerDatabase:
 
     @property
     def place(self) -> str:
-        """Where it is, without password and options, but with its socket."""
-        query = {key: value for key, value in self._url.query.items() if key in _SOCKETS}
-        return f"{self._url.set(query=query).render_as_string(hide_password=True)} ({self._naming.table('*')})"
+        """Where it is, and which tables."""
+        return f"{place_of(self._url)} ({self._naming.table('*')})"
 
     def error(self, problem: StoreProblem, detail: str | None = None) -> ServerStoreError:
         """What the stores raise."""

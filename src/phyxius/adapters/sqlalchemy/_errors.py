@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import attrs
+import sqlalchemy as sa
 
 from phyxius.adapters._redaction import redacted
 
@@ -113,6 +114,15 @@ class ServerStoreError(Exception):
     def __str__(self) -> str:
         said = f" ({self.detail})" if self.detail else ""
         return f"{self.place}: {_PROBLEMS[self.problem]}{said}"
+
+
+_SOCKETS = {"host", "unix_socket"}
+
+
+def place_of(url: sa.URL) -> str:
+    """Where a database is: without its password and its options, one of which may be a secret, but with its socket."""
+    query = {key: value for key, value in url.query.items() if key in _SOCKETS}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def server_error(place: str, error: BaseException) -> ServerStoreError:

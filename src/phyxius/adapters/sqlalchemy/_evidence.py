@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import visitors
 
 from phyxius.adapters.sqlalchemy._engines import Answers, EngineSource, Found, evidence_of
 from phyxius.fp import Result, err, ok
 from phyxius.migration import SchemaAppliedEvidence, SpecError
 
 _MOST_TOLD = 3
+_LEAVE_ROWS_OUT = ("_limit_clause", "_offset_clause", "_fetch_clause", "_for_update_arg")
 _MOST_COUNTED = 1_000
 _LONGEST = 200
 
@@ -37,20 +40,26 @@ def no_rows(
     Raises:
         SpecError: There is no engine, or that is no `select` from anything.
     """
-    if not isinstance(statement, sa.Select) or not statement.get_final_froms():
+    tables = _tables(statement)
+    if not tables:
         raise SpecError(f"no_rows() needs a select(...) from a table, not {type(statement).__name__}")
+    if any(getattr(statement, clause) is not None for clause in _LEAVE_ROWS_OUT):
+        raise SpecError("no_rows() needs a select(...) of all rows: without limit, offset, fetch and with_for_update")
+    options = statement.get_execution_options()
 
     def check(connection: sa.Connection) -> Result[Found, str]:
         found = connection.execute(statement.limit(_MOST_TOLD)).fetchall()
         if found:
             limited = statement.limit(_MOST_COUNTED).subquery()
-            count = connection.execute(sa.select(sa.func.count()).select_from(limited)).scalar_one()
+            counting = sa.select(sa.func.count()).select_from(limited)
+            count = connection.execute(counting, execution_options=options).scalar_one()
             counted = f"{_MOST_COUNTED:,} rows or more are" if count >= _MOST_COUNTED else _counted(count)
             told = ", ".join(_shown(row) for row in found)
             return err(f"{counted} left, such as {told}")
-        for source in () if allow_empty else statement.get_final_froms():
-            if connection.execute(sa.select(sa.literal(1)).select_from(source).limit(1)).first() is None:
-                return err(f"there is no row at all in {_name(source)}, so that none is left proves nothing")
+        for name, table in () if allow_empty else tables.items():
+            probe = sa.select(sa.literal(1)).select_from(table).limit(1)
+            if connection.execute(probe, execution_options=options).first() is None:
+                return err(f"there is no row at all in {name}, so that none is left proves nothing")
         return ok({"rows": 0})
 
     return evidence_of(engine, check, timeout)
@@ -88,14 +97,16 @@ def has_schema(
             raise SpecError(f'has_schema() needs names such as columns=["customer_id"], not {names!r}')
 
     def check(connection: sa.Connection) -> Result[Found, str]:
-        inspector = sa.inspect(connection)
-        if not inspector.has_table(table, schema=schema):
-            where = "" if schema is None else f" in {schema}"
-            return err(f"there is no table {table!r}{where}; there are {_listed(inspector.get_table_names(schema))}")
+        inspector, place = sa.inspect(connection), schema
+        if translated := connection.get_execution_options().get("schema_translate_map"):
+            place = translated.get(schema, schema)
+        if table not in (names := inspector.get_table_names(place)):  # a view of that name is no table
+            where = "" if place is None else f" in {place}"
+            return err(f"there is no table {table!r}{where}; there are {_listed(names)}")
         found = {
-            "columns": {column["name"] for column in inspector.get_columns(table, schema)},
-            "indexes": {str(index["name"]) for index in inspector.get_indexes(table, schema)},
-            "constraints": _constraints(inspector, table, schema),
+            "columns": {column["name"] for column in inspector.get_columns(table, place)},
+            "indexes": {str(index["name"]) for index in inspector.get_indexes(table, place)},
+            "constraints": _constraints(inspector, table, place),
         }
         wanted = {"columns": columns, "indexes": indexes, "constraints": constraints}
         problems = [
@@ -104,7 +115,7 @@ def has_schema(
             if (lacking := set(names) - found[kind])
         ]
         if not problems and connection.dialect.name == "postgresql":
-            problems = _unfinished(connection, table, schema, indexes, constraints)
+            problems = _unfinished(connection, table, place, indexes, constraints)
         return err("; ".join(problems)) if problems else ok({kind: sorted(names) for kind, names in wanted.items()})
 
     return evidence_of(engine, check, timeout)
@@ -131,7 +142,7 @@ def no_sessions(
     Raises:
         SpecError: There is no engine, or `is_old` cannot be called.
     """
-    if not callable(is_old):
+    if not callable(is_old) or inspect.iscoroutinefunction(is_old):
         raise SpecError(f"no_sessions() needs a function of the application name, not {is_old!r}")
 
     def check(connection: sa.Connection) -> Result[Found, str]:
@@ -140,7 +151,10 @@ def no_sessions(
         names = connection.execute(sa.text(_SESSIONS)).scalars().all()
         if unnamed := names.count(""):
             return err(f"{_counted(unnamed, 'session')} without an application_name, and may be of any build")
-        if old := sorted(name for name in names if is_old(name)):
+        told = {name: is_old(name) for name in names}
+        if unclear := [name for name, answer in told.items() if type(answer) is not bool]:
+            return err(f"is_old says neither True nor False of {_listed(unclear)}")
+        if old := sorted(name for name in names if told[name]):
             return err(f"{_counted(len(old), 'session')} of an old build: {_listed(set(old))}")
         if not names and not allow_empty:
             return err("nobody else is connected there, which proves nothing: is it the right database?")
@@ -202,5 +216,9 @@ def _listed(names: Iterable[str]) -> str:
     return (", ".join(listed[:10]) or "none") + more
 
 
-def _name(source: sa.FromClause) -> str:
-    return getattr(source, "fullname", None) or getattr(source, "name", None) or "what it selects from"
+def _tables(statement: object) -> dict[str, sa.TableClause]:
+    """The tables that a select looks into, also in its joins and subqueries, by name."""
+    if not isinstance(statement, sa.Select):
+        return {}
+    found = [each for each in visitors.iterate(statement) if isinstance(each, sa.TableClause)]
+    return {each.fullname: each for each in found}
