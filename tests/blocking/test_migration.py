@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,44 @@ def test_a_whole_migration_without_an_event_loop(kind: str, tmp_path: Path) -> N
             assert read(7) == "sales document 7"
             assert isinstance(migration.advance().error, AlreadyAtFinal)  # type: ignore[union-attr]
         assert [each.to_phase for each in run(store.history())] == ["flip", "contract"]
+
+
+AT_EXIT = """
+import sys
+from sqlalchemy import NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+from phyxius.adapters.sqlalchemy import open_stores
+from phyxius.adapters.sqlite import open_file_stores
+from phyxius.blocking import keep_open
+from phyxius import Journal, recorded
+
+where = sys.argv[1]
+if "://" in where:
+    stores = open_stores(create_async_engine(where, poolclass=NullPool))
+else:
+    stores = open_file_stores(where)
+journal = Journal(clock=stores.clock)
+keep_open(stores)
+keep_open(stores.recorder(journal, name="worker-1", durable=["read"]))
+with recorded(journal, "read"):
+    pass
+"""
+
+
+@pytest.mark.parametrize("kind", [FILE, *SERVERS])
+def test_a_recorder_that_is_kept_open_leaves_no_gap(kind: str, tmp_path: Path) -> None:
+    """At the exit of the interpreter it stores the rest, and says that its process has closed."""
+    with opened(place_of(kind, tmp_path)) as place:
+        done = subprocess.run(
+            [sys.executable, "-c", AT_EXIT, place.path if kind == FILE else place.url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "Error" not in done.stderr
+        assert place.rows("SELECT closed FROM recorders") == [(1,)]
+        assert place.rows("SELECT count(*) FROM events") == [(1,)]
 
 
 def in_memory(**evidence: Any) -> SyncMigration[Any]:

@@ -96,7 +96,7 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     portal.close(where(), LIMIT)
 
 
-def test_its_executor_outlives_the_others() -> None:
+def test_its_executor_outlives_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also at the exit of the interpreter names of hosts can be resolved."""
     portal = Portal("over there")
 
@@ -106,6 +106,13 @@ def test_its_executor_outlives_the_others() -> None:
     assert portal.call(ask(threading.current_thread)).daemon
     with pytest.raises(ZeroDivisionError):
         portal.call(ask(lambda: 1 / 0))
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert portal.call(ask(threading.current_thread)).name == "over there"
     portal.close(where(), LIMIT)
 
 

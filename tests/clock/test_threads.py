@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from io import StringIO
 
 import pytest
 
@@ -678,3 +679,57 @@ def test_an_event_loop_that_ends_ends_it() -> None:
 
     asyncio.run(main())
     assert heard == [asyncio.CancelledError]
+
+
+# -- the exit of the interpreter
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at exit, where some versions of Python start no thread any more."""
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+
+
+async def test_where_no_thread_starts_any_more_it_runs_here(no_threads: None) -> None:
+    """Whoever closes something at exit gets that done."""
+    assert await run_in_thread(threading.current_thread) is threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        await run_in_thread(lambda: 1 / 0)
+
+
+async def test_another_reason_why_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has no more of them is told of."""
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await run_in_thread(threading.current_thread)
+
+
+async def test_the_threads_that_are_there_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that would have started another one do without; where there is none, they say so."""
+    workers: Workers[StringIO] = Workers(StringIO, most=2, name="w")
+    first = await workers.run(lambda _: threading.current_thread())
+    gate = threading.Event()
+    held = asyncio.ensure_future(workers.run(lambda _: gate.wait(30)))
+    await asyncio.sleep(0)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        waits = asyncio.ensure_future(workers.run(lambda _: threading.current_thread()))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="starts no thread any more"):
+            await Workers(StringIO, most=1, name="none").run(lambda _: None)
+        gate.set()
+        assert await held
+        assert await waits is first
+    await workers.close(timedelta(seconds=30))

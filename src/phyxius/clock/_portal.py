@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from phyxius.clock._threads import starts
+
 T = TypeVar("T")
 
 
@@ -114,7 +116,8 @@ class _Threads(ThreadPoolExecutor):
             else:
                 answer.set_result(outcome)
 
-        threading.Thread(target=run, name="phyxius-executor", daemon=True).start()
+        if not starts(threading.Thread(target=run, name="phyxius-executor", daemon=True)):
+            run()
         return answer
 
 

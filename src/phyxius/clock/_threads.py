@@ -23,6 +23,17 @@ _carried_on: set[asyncio.Task[Any]] = set()
 _awaited: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = weakref.WeakKeyDictionary()
 
 
+def starts(thread: threading.Thread) -> bool:
+    """Start a thread. At the exit of the interpreter some versions of Python start none, and then it is False."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        return False
+    return True
+
+
 def awaited_threads() -> Waiting:
     """The threads' results that coroutines of the running loop still wait for."""
     return set(_awaited.get(asyncio.get_running_loop(), ()))
@@ -73,7 +84,9 @@ async def run_in_thread(function: Callable[[], T], /) -> T:
 
     def start(deliver: Callable[[Outcome[T]], object]) -> None:
         work = partial(contextvars.copy_context().run, function)
-        threading.Thread(target=lambda: deliver(_outcome_of(work)), name="phyxius-call", daemon=True).start()
+        thread = threading.Thread(target=lambda: deliver(_outcome_of(work)), name="phyxius-call", daemon=True)
+        if not starts(thread):
+            deliver(_outcome_of(work))
 
     return await _answer(start)
 
@@ -161,8 +174,10 @@ class Workers(Generic[R]):
                 raise RuntimeError("this was closed")
             if self._unfinished >= len(self._threads) < self._most:
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                if starts(thread):
+                    self._threads.append(thread)
+                elif not self._threads:
+                    raise RuntimeError("the interpreter is about to exit, and starts no thread any more")
             self._unfinished += 1
             self._jobs.put((function, deliver))
 

@@ -348,7 +348,7 @@ async def test_nobody_at_all(connected: Callable[..., sa.Engine]) -> None:
 
 async def test_sessions_are_postgresqls() -> None:
     """Elsewhere nobody can tell."""
-    assert "but in PostgreSQL" in await asked(no_sessions(sa.create_engine("sqlite://"), bool))
+    assert "but in PostgreSQL" in await asked(no_sessions(sa.create_engine("sqlite://", poolclass=sa.NullPool), bool))
     with pytest.raises(SpecError, match="a function of the application name"):
         no_sessions(sa.create_engine("sqlite://"), "shop 41")  # type: ignore[arg-type]
 
