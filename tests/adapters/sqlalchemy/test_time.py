@@ -224,7 +224,7 @@ async def test_a_call_of_a_host_that_was_suspended(place: ServerPlace, monkeypat
             call = recorded(journal, "read")
             await asyncio.to_thread(call.__enter__)
             own = others.journal_store.query
-            monkeypatch.setattr(_journal_store, "running_recorders", lambda key: [])  # as another process would ask
+            monkeypatch.setattr(_journal_store, "recorders_of", lambda key: [])  # as another process would ask
             window = await own(READ, MINUTE)
             assert len(window) + len(window.in_flight) == 1
             call.__exit__(None, None, None)
