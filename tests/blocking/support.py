@@ -11,14 +11,12 @@ import pytest
 
 from phyxius.blocking._background import _background
 
-INTERRUPT = KeyboardInterrupt
-
 
 class Interrupted:
     """The answer of something for which somebody waits who is interrupted."""
 
     def result(self) -> Any:
-        raise INTERRUPT
+        raise KeyboardInterrupt
 
     def done(self) -> bool:
         return False

@@ -19,7 +19,7 @@ import pytest
 from phyxius.blocking import _background as module
 from phyxius.blocking import keep_open, opened, run
 from phyxius.blocking._background import Background, Opened, _background
-from tests.blocking.support import INTERRUPT, Interrupted, interrupting
+from tests.blocking.support import Interrupted, interrupting
 
 LIMIT = timedelta(seconds=30)
 request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
@@ -228,7 +228,7 @@ def test_ctrl_c_while_something_is_opened() -> None:
             told.append("left")
         yield
 
-    with interrupting(opening), pytest.raises(INTERRUPT), opened(slow()):
+    with interrupting(opening), pytest.raises(KeyboardInterrupt), opened(slow()):
         pass
     assert told == ["left"]
 

@@ -75,7 +75,8 @@ class SqlJournalStore:
         if not is_audit(query.name) and (why := why_unrecorded(database.identity)):
             raise database.error("not_recorded", why)
         in_flight = [call for calls in [await each.calls_in_flight() for each in own] for call in calls]
-        reading = Reading(database, query, window, asked_at, here, own, in_flight, self._max_window_events)
+        keys = {each.id for each in own}
+        reading = Reading(database, query, window, asked_at, here, keys, in_flight, self._max_window_events)
         try:
             for _ in range(_ROUNDS):
                 answer = await self._answer(reading)

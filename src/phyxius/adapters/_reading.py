@@ -132,8 +132,7 @@ class Reading:
         window: How far back.
         asked_at: When; what the recorders of this process had seen then is stored.
         here: The recorders of this process, on whatever event loop.
-        recorders: Those of the running one.
-        own: Their keys.
+        own: The keys of those on the running one.
         in_flight: What was in flight in this process just after that.
         most: How many events the answer may have.
         request: The request that the other recorders were sent to catch up, once they were.
@@ -145,16 +144,11 @@ class Reading:
     window: timedelta
     asked_at: Instant
     here: Sequence[Recorder]
-    recorders: Sequence[Recorder]
+    own: Collection[int]
     in_flight: Sequence[InFlightCall]
     most: int
     request: int | None = None
     wanted: bool = True
-
-    @property
-    def own(self) -> Collection[int]:
-        """The keys of the recorders of this process."""
-        return {recorder.id for recorder in self.recorders}
 
     def glance(self, connection: Connection) -> JournalWindow | Literal["read", "ask", "tell"]:
         """The answer if nothing happened: one statement."""

@@ -382,13 +382,13 @@ def _remove(ref: weakref.ref[Recorder]) -> None:
 
 
 def _recorders() -> list[Recorder]:
-    return [recorder for ref in list(_running) if (recorder := ref()) is not None]
+    """Those of this process, and not those that came over in a fork."""
+    return [each for ref in list(_running) if (each := ref()) is not None and each.is_of_this_process]
 
 
 def recorders_of(key: Hashable) -> list[Recorder]:
     """The recorders of this process that write to a store, from whatever event loop."""
-    living = [each for each in _recorders() if each.is_of_this_process and not each.is_stranded]
-    return [each for each in living if each.key == key and each.is_at_work]
+    return [each for each in _recorders() if each.key == key and each.is_at_work and not each.is_stranded]
 
 
 def running_recorders(key: Hashable) -> list[Recorder]:
@@ -403,7 +403,7 @@ def why_unrecorded(key: Hashable, journal: Journal[Any] | None = None) -> str | 
         key: Names the store.
         journal: One that has to be among what is written.
     """
-    here = [each for each in _recorders() if each.is_of_this_process]
+    here = _recorders()
     if not all(each.is_at_work for each in here if each.key == key):
         return "a recorder of this process was cut off, and stores no more"
     living = [each for each in here if not each.is_stranded]

@@ -75,8 +75,9 @@ class Background:
             answer = self.start(running)
             return answer.result()
         except BaseException as error:
-            refused = answer is None and isinstance(error, Exception)
-            if not refused and (answer is None or not answer.done()):
+            # Without an answer it was refused, unless what came is no error.
+            interrupted = not isinstance(error, Exception) if answer is None else not answer.done()
+            if interrupted:
                 job.unwanted = True
                 self.start(job.cancel()).result()
             raise

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from phyxius.clock._threads import starts
+from phyxius.clock._threads import run_aside
 
 T = TypeVar("T")
 
@@ -116,8 +116,7 @@ class _Threads(ThreadPoolExecutor):
             else:
                 answer.set_result(outcome)
 
-        if not starts(threading.Thread(target=run, name="phyxius-executor", daemon=True)):
-            run()
+        run_aside(run, "phyxius-executor")
         return answer
 
 

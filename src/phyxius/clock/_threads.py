@@ -34,6 +34,12 @@ def starts(thread: threading.Thread) -> bool:
     return True
 
 
+def run_aside(function: Callable[[], object], name: str) -> None:
+    """Run a function that raises nothing in a daemon thread of its own; in place, if none starts any more."""
+    if not starts(threading.Thread(target=function, name=name, daemon=True)):
+        function()
+
+
 def awaited_threads() -> Waiting:
     """The threads' results that coroutines of the running loop still wait for."""
     return set(_awaited.get(asyncio.get_running_loop(), ()))
@@ -84,9 +90,7 @@ async def run_in_thread(function: Callable[[], T], /) -> T:
 
     def start(deliver: Callable[[Outcome[T]], object]) -> None:
         work = partial(contextvars.copy_context().run, function)
-        thread = threading.Thread(target=lambda: deliver(_outcome_of(work)), name="phyxius-call", daemon=True)
-        if not starts(thread):
-            deliver(_outcome_of(work))
+        run_aside(lambda: deliver(_outcome_of(work)), "phyxius-call")
 
     return await _answer(start)
 

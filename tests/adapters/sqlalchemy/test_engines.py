@@ -37,10 +37,6 @@ SPEC: Any = define_migration(
 )
 
 
-def problem(caught: pytest.ExceptionInfo[ServerStoreError]) -> str:
-    return caught.value.problem
-
-
 def aged(place: ServerPlace) -> None:
     """The tables have held everything for years."""
     place.change("UPDATE journal SET covered_since_ns = 0")
@@ -57,11 +53,18 @@ async def running(stores: ServerStores) -> AsyncIterator[Migration[Any]]:
         )
 
 
-@pytest.fixture
-async def engine(place: ServerPlace) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(place.url)
-    yield engine
-    await engine.dispose()
+async def assert_no_plain_call_runs(stores: ServerStores, why: str) -> None:
+    """A plain function of a durable name is told why its start cannot be stored, and does not run."""
+    journal, ran = Journal[Any](clock=stores.clock), list[str]()
+
+    @recorded(journal, "legacy")
+    def legacy() -> None:
+        ran.append("legacy")
+
+    async with stores.recorder(journal, name="api-1", durable=["legacy"]):
+        with pytest.raises(ServerStoreError, match=why):
+            legacy()
+    assert not ran
 
 
 # -- servers that change their role
@@ -141,16 +144,7 @@ async def test_plain_functions_that_see_another_schema() -> None:
     """They have connections of their own, without the events of the engine: their calls do not run unrecorded."""
     place = await ServerPlace("postgresql").make()
     async with tenant(place, "SET search_path TO tenant") as engine, open_stores(engine) as stores:
-        journal, ran = Journal[Any](clock=stores.clock), list[str]()
-
-        @recorded(journal, "legacy")
-        def legacy() -> None:
-            ran.append("legacy")
-
-        async with stores.recorder(journal, name="api-1", durable=["legacy"]):
-            with pytest.raises(ServerStoreError, match="are the tables of other stores"):
-                legacy()
-        assert not ran
+        await assert_no_plain_call_runs(stores, "are the tables of other stores")
         assert not place.rows("SELECT * FROM starts")
 
 
@@ -205,16 +199,7 @@ async def test_connections_that_belong_to_an_event_loop() -> None:
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
     async with open_stores(engine) as stores:
-        journal, ran = Journal[Any](clock=stores.clock), list[str]()
-
-        @recorded(journal, "legacy")
-        def legacy() -> None:
-            ran.append("legacy")
-
-        async with stores.recorder(journal, name="api-1", durable=["legacy"]):
-            with pytest.raises(ServerStoreError, match="have an event loop of their own: this connector belongs"):
-                legacy()
-        assert not ran
+        await assert_no_plain_call_runs(stores, "have an event loop of their own: this connector belongs")
     await engine.dispose()
 
 

@@ -126,9 +126,10 @@ def dialect_of(name: str) -> ServerDialect:
     Raises:
         SpecError: There are no stores for it.
     """
-    if name not in _DIALECTS:
+    kind = find_dialect(name)
+    if kind is None:
         hint = "for SQLite use phyxius.adapters.sqlite.open_file_stores"
         if name == "postgres":  # as some providers write it
             hint = "write postgresql+asyncpg://"
         raise SpecError(f"there are stores for PostgreSQL and for MySQL or MariaDB, not for {name!r}; {hint}")
-    return _DIALECTS[name]
+    return kind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,6 @@ from phyxius.clock import run_in_thread
 from phyxius.fp import Err, Result, err, ok
 from phyxius.migration import EvidenceFailure, SchemaAppliedEvidence, SpecError, schema_applied
 
-T = TypeVar("T")
 AnyEngine: TypeAlias = sa.Engine | AsyncEngine
 EngineSource: TypeAlias = AnyEngine | Sequence[AnyEngine] | Callable[[], AnyEngine | Sequence[AnyEngine]]
 Found: TypeAlias = Mapping[str, object]
@@ -30,22 +30,16 @@ class NotAskedError(Exception):
     """A database could not be asked; the message names it, and says why."""
 
 
-def check_source(source: object) -> None:
-    """Refuse what can never lead to an engine.
-
-    Raises:
-        SpecError: It is none, and no callable.
-    """
-    if not callable(source):
-        _engines(source)
-
-
 def evidence_of(source: EngineSource, check: Check, timeout: timedelta | None = None) -> SchemaAppliedEvidence[Answers]:
     """Evidence that a check of a connection is `Ok` in every database of some engines, and none of them a replica.
 
     Its payload has what each database answered, by where that is.
+
+    Raises:
+        SpecError: There is no engine, and no callable that might return one.
     """
-    check_source(source)
+    if not callable(source):
+        _engines(source)
 
     async def ask() -> Result[Answers, EvidenceFailure]:
         engines = _engines(source() if callable(source) else source)
@@ -82,8 +76,7 @@ async def _asked(engine: AnyEngine, check: Check) -> Result[Found, str]:
 
     try:
         if isinstance(engine, sa.Engine):
-            blocking = engine
-            return await run_in_thread(lambda: ask_blocking(blocking))
+            return await run_in_thread(partial(ask_blocking, engine))
         async with engine.connect() as connection:
             return await connection.run_sync(ask)
     except (SQLAlchemyError, OSError) as error:
