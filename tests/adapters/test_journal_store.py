@@ -704,7 +704,7 @@ async def test_a_misspelt_durable_name_is_no_witness(stores: SqlStores, clock: C
     """What a recorder is asked to record durably counts once something would record it: only then it is declared."""
     journal = Journal[Any](clock=clock)
     async with stores.recorder(journal, name="api-7", durable=["quote.raed", "quote.read"]):
-        recorded(journal, "quote.read")
+        recorded(journal, "quote.read")(len)
         assert await proven(stores, "quote.read")
         failure = await judged(stores, "quote.raed")
         assert isinstance(failure, EvidenceFailure)

@@ -228,7 +228,7 @@ def test_a_clock_set_back_makes_no_gap_that_runs_backwards() -> None:
     assert gap.since_ns == gap.until_ns == BEGAN.shifted(SECOND).wall_ns
 
 
-@pytest.mark.parametrize("where", [{"name": "\x00"}, {"correlation_id": "\ud800"}, {"attempts": 2**63}])
+@pytest.mark.parametrize("where", [{"name": "\x00"}, {"source": "\ud800"}, {"attempts": 2**63}])
 def test_an_event_that_cannot_be_written_is_a_loss(where: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     """It is a gap, and logged; the events beside it are stored, and it is not tried again."""
     ledger = ledger_of()

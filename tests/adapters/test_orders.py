@@ -125,6 +125,16 @@ async def test_what_became_of_an_attempt_is_told_in_any_order(flipped: SqlStores
         await flipped.phase_store(SPEC).try_advance("flip", "contract", snapshot("late"))
 
 
+async def test_every_order_is_told(flipped: SqlStores) -> None:
+    """The first order is there with the time of its first reading, each other with who decided it and why."""
+    await flipped.phase_store(spec_of(*AHEAD["added"])).amend(spec_of(*AHEAD["added"]), who="ada", why="one more")
+    first, second = await flipped.phase_store(SPEC).orders()
+    assert (first.revision, first.phases, first.who, first.why) == (1, ("expand", "flip", "contract"), None, None)
+    assert (second.revision, second.phases, second.who, second.why) == (2, AHEAD["added"], "ada", "one more")
+    assert first.at.wall <= second.at.wall
+    assert await flipped.phase_store(spec_of("a", "b", name="other")).orders() == ()
+
+
 # -- amend
 
 

@@ -194,14 +194,14 @@ async def test_a_durable_name_that_nothing_would_record_is_warned_of(
     tables: MemoryTables, journal: Journal[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is no witness: what is durable is not thereby declared."""
-    recorded(journal, OLD)
+    recorded(journal, OLD)(len)
     async with tables.recorder(journal, durable=[OLD]):
         assert await tables.declared() == {OLD: True}
     assert caplog.records == []
     async with tables.recorder(journal, durable=[OLD, "quote.raed"]) as recorder:
         assert "quote.raed" not in journal.declared
         assert "'quote.raed' yet, so recorder api-7 is no witness" in caplog.messages[0]
-        recorded(journal, "quote.raed")
+        recorded(journal, "quote.raed")(len)
         await recorder.flush()
         assert await tables.declared() == {OLD: True, "quote.raed": True}
 

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -203,6 +203,7 @@ def test_a_check_may_ask_another_migration() -> None:
 def test_misuse() -> None:
     """It is refused where it is put together."""
     migration = in_memory()
+    assert SyncMigration(migration.migration).journal is migration.journal
     wrong: Any = migration
     with pytest.raises(SpecError, match="needs what create_migration"):
         SyncMigration(wrong)
@@ -213,3 +214,52 @@ def test_misuse() -> None:
 
     with pytest.raises(SpecError, match="nobody here awaits"):
         migration.by_phase({"expand": print, "flip": awaits})
+
+
+class Keeper:
+    """Stores that calls begin, and lets something happen meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self.kept: list[object] = []
+        self._meanwhile = meanwhile
+
+    def wants(self, call: object, /) -> bool:
+        return True
+
+    def keep(self, call: Any, /) -> None:
+        self.kept.append(dict(call.observed.known))
+        self._meanwhile()
+
+    async def keep_async(self, call: object, /) -> None:
+        raise AssertionError("nobody awaits it")
+
+
+def test_the_phase_is_recorded() -> None:
+    """As by the migration itself: once it has read the phase it says so, and a durable call reads it again."""
+    migration = in_memory()
+    journal = migration.journal
+    in_flight: list[Any] = []
+
+    def save(number: int) -> int:
+        in_flight.extend(dict(call.observed.known) for call in journal.in_flight)
+        return number
+
+    def fail(number: int) -> int:
+        raise KeyError(number)
+
+    route = migration.by_phase({"expand": save, "flip": fail}, record_as="quote.save")
+    assert route(7) == 7
+    everything = {"may_run_under": ["expand", "flip"]}
+    assert in_flight == [{**everything, "phase": "expand"}]
+    keeper = Keeper(migration.advance)
+    journal.keep_starts(keeper)
+    with pytest.raises(KeyError):
+        route(8)
+    assert keeper.kept == [{**everything, "phase": "expand"}, {**everything, "phase": "flip"}]
+    events = [entry.data for entry in journal if entry.data.name == "quote.save"]
+    assert [(event.observed["phase"], event.outcome) for event in events] == [
+        ("expand", "success"),
+        ("expand", "success"),
+        ("flip", "failure"),
+    ]
+    assert not journal.in_flight

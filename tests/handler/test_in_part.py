@@ -65,7 +65,7 @@ def match(observed: object) -> bool:
 )
 def test_what_could_not_be_stored_raises(observed: ObservedInPart, ask: Callable[[Any], object]) -> None:
     """No way of asking takes "not stored" for "not", nor a part for the whole."""
-    with pytest.raises(NotStoredError, match="could not be stored: it was no JSON, or too large"):
+    with pytest.raises(NotStoredError, match="it was no JSON, or too large, or its redaction raised"):
         ask(observed)
 
 

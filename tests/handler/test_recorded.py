@@ -12,9 +12,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytest
 
@@ -225,11 +226,11 @@ async def test_an_awaitable_object(journal: Journal[Any]) -> None:
             yield from asyncio.sleep(0).__await__()
             return "answer"
 
-    waiting: Any = recorded(journal, NAME)(Later)()
+    waiting: Any = recorded(journal, NAME)(functools.partial(Later))()
     assert len(journal.in_flight) == 1
     assert await waiting == "answer"
     assert only(journal).outcome == "success"
-    never: Any = recorded(journal, NAME)(Later)()
+    never: Any = recorded(journal, NAME)(functools.partial(Later))()
     with pytest.warns(RuntimeWarning, match="never awaited"):
         del never
     assert not journal.in_flight
@@ -237,17 +238,21 @@ async def test_an_awaitable_object(journal: Journal[Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["decorator", "with"])
 def test_it_declares(journal: Journal[Any], kind: str) -> None:
-    """The name is declared at once, before any call, so that silence has a witness."""
+    """The name is declared before any call, so that silence has a witness; but not by what nobody uses."""
     recorder = recorded(journal, NAME)
+    assert not journal.declared
     if kind == "decorator":
         recorder(len)
-    assert journal.declared == {NAME}
-    assert not journal.in_flight
+        assert not journal.in_flight
+        assert journal.declared == {NAME}
+    else:
+        with recorder:
+            assert journal.declared == {NAME}
 
 
 def test_an_empty_name_is_refused(journal: Journal[Any]) -> None:
     """What no query could find is not recorded."""
-    with pytest.raises(ValueError, match="declared name"):
+    with pytest.raises(ValueError, match="must be a text that is not empty"):
         recorded(journal, "")
 
 
@@ -309,6 +314,16 @@ def generator() -> Iterator[int]:
 
 
 async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@contextlib.contextmanager
+def session() -> Iterator[int]:
+    yield 1
+
+
+@contextlib.asynccontextmanager
+async def async_session() -> AsyncIterator[int]:
     yield 1
 
 
@@ -483,6 +498,189 @@ async def test_in_classes(journal: Journal[Any]) -> None:
     assert quotes.value == 7
     names = ["method", "async", "static", "static", "static", "class", "class", "property"]
     assert [event.name for event in events(journal)] == names
+
+
+async def test_a_class(journal: Journal[Any]) -> None:
+    """Each public method that it has itself is recorded by its own name; it stays the class that it was."""
+
+    class Base:
+        def inherited(self) -> int:
+            return 0
+
+    @recorded(journal, "quotes", observed={"tenant": "a"})
+    class Quotes(Base):
+        limit = 7
+
+        class Nested:
+            def method(self) -> int:
+                return 0
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __call__(self) -> int:
+            return self.number
+
+        def read(self) -> int:
+            return self._read()
+
+        async def write(self) -> int:
+            return self.number
+
+        @staticmethod
+        def static() -> int:
+            return 1
+
+        @classmethod
+        async def other(cls) -> type:
+            return cls
+
+        @property
+        def value(self) -> int:
+            return self.number
+
+        def _read(self) -> int:
+            return self.number
+
+    class More(Quotes):
+        pass
+
+    quotes, more = Quotes(3), More(4)
+    assert (quotes(), quotes.read(), await quotes.write(), quotes.static(), await quotes.other()) == (
+        3,
+        3,
+        3,
+        1,
+        Quotes,
+    )
+    assert (quotes.inherited(), quotes.value, Quotes.limit, quotes.Nested().method()) == (0, 3, 7, 0)
+    assert (more.read(), await More.other()) == (4, More)
+    names = ["quotes", "quotes.read", "quotes.write", "quotes.static", "quotes.other"]
+    assert [event.name for event in events(journal)] == [*names, "quotes.read", "quotes.other"]
+    assert {str(event.observed) for event in events(journal)} == {"{'tenant': 'a'}"}
+    assert journal.declared == set(names)
+
+
+def test_a_class_declares_no_name_that_it_never_records(journal: Journal[Any]) -> None:
+    """Else a query for the name of the class would have a witness, and never an event."""
+
+    @recorded(journal, "quotes")
+    class Quotes:
+        def read(self) -> int:
+            return 0
+
+    assert Quotes().read() == 0
+    assert journal.declared == {"quotes.read"}
+
+
+def test_a_class_that_cannot_be_recorded(journal: Journal[Any]) -> None:
+    """Without a method, or with a generator, which is named; then none of its methods is changed."""
+
+    class Nothing:
+        limit = 7
+
+    class Streams:
+        def read(self) -> int:
+            return 0
+
+        def stream(self) -> Iterator[int]:
+            yield 1
+
+    with pytest.raises(TypeError, match="no public method"):
+        recorded(journal, "quotes")(Nothing)
+    untouched = Streams.read
+    with pytest.raises(TypeError, match=r"recorded\('quotes.stream'\) cannot record the generator"):
+        recorded(journal, "quotes")(Streams)
+    assert Streams.read is untouched
+
+
+def test_an_interface_cannot_be_recorded(journal: Journal[Any]) -> None:
+    """Its name would be declared, and what implements it would record nothing."""
+
+    class Quotes(Protocol):
+        def read(self) -> int: ...
+
+    class Abstract(ABC):
+        @abstractmethod
+        def read(self) -> int: ...
+
+        def write(self) -> int:
+            return 0
+
+    for interface in (Quotes, Abstract):
+        with pytest.raises(TypeError, match="decorate the classes that implement it"):
+            recorded(journal, "quotes")(interface)
+    assert not journal.declared
+
+
+@pytest.mark.parametrize("function", [session, async_session])
+def test_a_context_manager_is_refused(journal: Journal[Any], function: Any) -> None:
+    """Its body runs after the call has ended."""
+    with pytest.raises(TypeError, match="answered with a context manager"):
+        recorded(journal, NAME)(function)()
+    assert only(journal).outcome == "failure"
+
+
+def test_an_answer_is_asked_for_nothing(journal: Journal[Any]) -> None:
+    """It is foreign: what it has may be lazy, and raise."""
+
+    class Row:
+        @property
+        def gen(self) -> object:
+            raise OSError("detached")
+
+    class Keeps:
+        gen = generator()
+
+    for answer in (Row(), Keeps()):
+        assert recorded(journal, NAME)(lambda answer=answer: answer)() is answer
+    assert [event.outcome for event in events(journal)] == ["success"] * 2
+
+
+def test_a_long_message_is_cut(journal: Journal[Any]) -> None:
+    """At 500 characters."""
+    with pytest.raises(ValueError, match="x"), recorded(journal, NAME):
+        raise ValueError("x" * 1_000)
+    assert only(journal).error == HandlerError("ValueError", "x" * 499 + "…")
+
+
+def test_what_cannot_be_called(journal: Journal[Any]) -> None:
+    """It is found when it is decorated."""
+    for wrong in (property(lambda self: 7), functools.cached_property(lambda self: 7), None):
+        with pytest.raises(TypeError, match="needs what can be called"):
+            recorded(journal, NAME)(cast("Any", wrong))
+    assert not journal.declared
+
+
+async def test_an_answer_that_is_a_generator(journal: Journal[Any]) -> None:
+    """Its work begins when the call has ended, so nobody would see it: it is refused, and recorded as a failure."""
+
+    async def stream() -> Any:
+        return async_generator()
+
+    for function in (generator, async_generator):
+        with pytest.raises(TypeError, match="answered with a generator"):
+            recorded(journal, NAME)(lambda function=function: function())()
+    with pytest.raises(TypeError, match="answered with a generator"):
+        await recorded(journal, NAME)(stream)()
+    with pytest.raises(TypeError, match="answered with a generator"):
+        await recorded(journal, NAME)(lambda *_: stream())()
+    assert [event.outcome for event in events(journal)] == ["failure"] * 4
+    assert not journal.in_flight
+    assert recorded(journal, NAME)(lambda: iter([1]))()
+
+
+def test_what_is_pinned(journal: Journal[Any]) -> None:
+    """It is known of the call while it is in flight, and nothing that is observed later changes it."""
+    journal.declare(NAME)
+    with recorded(journal, NAME, {"tenant": "a"}) as call:
+        in_flight: Any = journal.in_flight[0]
+        call.observed["learned"] = 1
+        call.pin(phase="expand")
+        assert in_flight.observed.known == {"tenant": "a", "phase": "expand"}
+        observe(phase="flip")
+        call.observed = {"other": 2}
+    assert only(journal).observed == {"other": 2, "phase": "expand"}
 
 
 async def test_any_callable(journal: Journal[Any]) -> None:

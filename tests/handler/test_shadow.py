@@ -9,7 +9,7 @@ import inspect
 import random
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from phyxius.clock import ControlledClock, create_controlled_clock
 from phyxius.handler import HandlerEvent, InFlightCall, observe, recorded, shadow
 from phyxius.journal import Journal
+from tests.handler.sides import Caller, Side, answers, as_async, raises
 
 NAME = "quote.read.parity"
 ZERO = timedelta(0)
@@ -56,29 +57,6 @@ def only(journal: Journal[Any]) -> HandlerEvent:
 
 def parity(journal: Journal[Any]) -> object:
     return only(journal).observed["parity"]
-
-
-Side = Callable[[], object]
-Caller = Callable[..., Awaitable[Any]]
-
-
-def answers(value: object) -> Side:
-    return lambda: value
-
-
-def raises(error: BaseException) -> Side:
-    def fail() -> object:
-        raise error
-
-    return fail
-
-
-def as_async(side: Side) -> Callable[[], Awaitable[object]]:
-    async def call() -> object:
-        await asyncio.sleep(0)
-        return side()
-
-    return call
 
 
 async def call_async(journal: Journal[Any], old: Side, new: Side, **options: Any) -> object:
@@ -630,3 +608,47 @@ async def test_nested(journal: Journal[Any], clock: ControlledClock) -> None:
     assert found["inner"].items() >= {"parity": "mismatched", "tenant": "a"}.items()
     assert found[NAME].items() >= {"parity": "matched", "tenant": "a"}.items()
     assert len(journal) == 2
+
+
+async def test_tasks_that_begin_each_other(journal: Journal[Any], clock: ControlledClock) -> None:
+    """However many there were before: what has ended is no enclosing call any more, and is not kept."""
+    tasks: list[asyncio.Task[None]] = []
+    read = shadow(journal, NAME, old=coroutine_function, new=coroutine_function)
+
+    @recorded(journal, "tick")
+    async def tick(left: int) -> None:
+        observe(**({"tenant": "a"} if left == 1_100 else {}))
+        await read(left)
+        if left:
+            tasks.append(asyncio.create_task(tick(left - 1)))
+
+    await tick(1_100)
+    for task in tasks:
+        await task
+    await clock.elapse(ZERO)
+    assert len(attempts(journal)) == 1_101
+    assert "tenant" not in attempts(journal)[-1].observed
+
+
+async def test_an_answer_that_is_awaited_inside_of_its_own_call(journal: Journal[Any], clock: ControlledClock) -> None:
+    """It is no call around itself."""
+    read = shadow(journal, NAME, old=coroutine_function, new=coroutine_function)
+    asked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await (await asked)
+
+    async def answer() -> None:
+        await read(1)
+
+    workers: list[asyncio.Task[None]] = []
+
+    @recorded(journal, "call")
+    def call() -> Awaitable[None]:
+        workers.append(asyncio.create_task(work()))
+        return answer()
+
+    asked.set_result(call())
+    await workers[0]
+    await clock.elapse(ZERO)
+    assert parity(journal) == "matched"

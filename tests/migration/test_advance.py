@@ -129,7 +129,7 @@ async def test_results_must_match_the_sources(findings: dict[str, Finding]) -> N
 
     @attrs.frozen
     class Wrong:
-        async def ask(self, step: Step[Any], attempt: str) -> dict[str, Finding]:
+        async def ask(self, step: Step[Any], attempt: str, on_answer: object) -> dict[str, Finding]:
             return findings
 
     lab = build({"a": checked()})

@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from phyxius.fp import Err, Ok, err, ok
+from phyxius.handler import correlated
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import (
     Advanced,
@@ -413,3 +414,11 @@ async def test_errors_are_described() -> None:
     told = lab.refusal["errors"]["a"]
     assert told["type"] == "ValueError"
     assert len(told["message"]) == 500
+
+
+async def test_it_belongs_to_the_request_in_which_it_was_pressed() -> None:
+    """So that the person behind a button can be found."""
+    lab = build()
+    with correlated("request-1"):
+        await lab.migration.advance()
+    assert lab.audit.correlation_id == "request-1"

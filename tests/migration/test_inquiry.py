@@ -28,6 +28,7 @@ from phyxius.migration import (
     EvidenceFailure,
     JournalWindow,
     MemoryJournalStore,
+    SourceAnswer,
     WrongShapeError,
     at_least,
     attestation,
@@ -728,3 +729,61 @@ async def test_no_second_judgement_without_need(answer: Any) -> None:
     lab, store = judged_again(taking(lambda: lab, 5 * SECOND, answer), quiet=quiet())
     assert isinstance(await lab.advance(LIMIT), Err)
     assert store.asked == [QUIET]
+
+
+# -- whoever watches
+
+
+@pytest.mark.parametrize("call", ["advance", "readiness"])
+async def test_answers_are_told_as_they_come(call: str) -> None:
+    """Each answer is told when it is there, with what it took, while others are still awaited; a late one as late."""
+
+    async def in_a_second() -> Any:
+        await lab.clock.sleep(SECOND)
+        return err("not yet")
+
+    lab = build({"hangs": schema_applied(forever), "slow": schema_applied(in_a_second), "quiet": quiet()})
+    told: list[SourceAnswer] = []
+    task = asyncio.ensure_future(getattr(lab.migration, call)(on_answer=told.append))
+    await lab.clock.elapse(timedelta(0))
+    assert [(each.source, each.verdict) for each in told] == [("quiet", Ok({"count": 0}))]
+    assert told[0].coverage is not None
+    assert told[0].coverage.total() == timedelta(0)
+    await lab.clock.elapse(SECOND)
+    assert [(each.source, each.verdict, each.took, each.coverage) for each in told[1:]] == [
+        ("slow", EvidenceFailure("not yet"), SECOND, None)
+    ]
+    assert not task.done()
+    await lab.clock.elapse(LIMIT)
+    await task
+    assert [(each.source, type(each.verdict), each.took) for each in told[2:]] == [("hangs", TimeoutError, LIMIT)]
+
+
+async def test_what_is_judged_twice_is_told_twice() -> None:
+    """A window that is asked once more, since others took long, is told of once more."""
+
+    async def in_a_while() -> Any:
+        await lab.clock.sleep(2 * SECOND)
+        return ok()
+
+    lab = build({"quiet": quiet(), "slow": schema_applied(in_a_while)})
+    told: list[str] = []
+    task = asyncio.ensure_future(lab.migration.advance(on_answer=lambda answer: told.append(answer.source)))
+    await lab.clock.elapse(2 * SECOND)
+    assert isinstance(await task, Ok)
+    assert told == ["quiet", "slow", "quiet"]
+
+
+async def test_one_that_watches_and_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What `on_answer` raises is logged; it can neither stop a step nor cause one."""
+
+    def on_answer(answer: SourceAnswer) -> None:
+        raise RuntimeError("the screen is gone")
+
+    lab = build({"a": checked(1), "quiet": quiet()})
+    assert isinstance(await lab.migration.advance(on_answer=on_answer), Ok)
+    assert len(caplog.records) == 2
+    lab = build({"a": schema_applied(lambda: err("no"))})
+    refused = await lab.migration.advance(on_answer=on_answer)
+    assert isinstance(refused, Err)
+    assert lab.store.operations == ["current"]

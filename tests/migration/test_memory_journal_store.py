@@ -172,7 +172,7 @@ async def test_a_declared_name_is_witnessed(
 async def test_having_recorded_is_a_declaration(journal: Journal[Any], store: MemoryJournalStore) -> None:
     """A name that was appended once, or has a recorder, is witnessed."""
     put(journal, ago=2 * HOUR)
-    recorded(journal, "quote.write")
+    recorded(journal, "quote.write")(len)
     assert (await store.query(READ, HOUR)).witnessed
     assert (await store.query(JournalQuery("quote.write"), HOUR)).witnessed
 

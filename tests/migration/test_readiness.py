@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from phyxius.fp import Ok, err, ok
@@ -19,7 +20,9 @@ from phyxius.migration import (
     SpecChangedError,
     UnknownPhaseError,
     WrongShapeError,
+    at_least,
     current_attempt,
+    journal_window,
     schema_applied,
 )
 from tests.migration.support import (
@@ -65,7 +68,9 @@ async def test_ready() -> None:
     lab = build({"a": checked((1, 2)), "quiet": quiet()}, first={"first": checked()})
     found = await readiness(lab)
     verdicts = {"a": Ok([1, 2]), "quiet": Ok({"count": 0}), "first": Ok(None)}
-    assert found == Readiness("expand", "flip", verdicts, ready=True, ready_at=None)
+    assert attrs.evolve(found, coverage={}) == Readiness("expand", "flip", verdicts, ready=True, ready_at=None)
+    assert found.coverage["quiet"].total() == timedelta(0)
+    assert found.coverage.keys() == {"quiet"}
 
 
 async def test_it_moves_nothing_and_leaves_nothing() -> None:
@@ -118,6 +123,19 @@ async def test_ready_at_of_a_young_journal() -> None:
     lab.clock.advance_by(timedelta(microseconds=1))
     assert (await readiness(lab)).ready
     assert isinstance(await lab.advance(), Ok)
+
+
+async def test_the_coverage_of_a_young_journal() -> None:
+    """What the journal can vouch for is told beside the verdict, whatever that is."""
+    lab = build({"quiet": quiet(timedelta(days=40)), "seen": journal_window("seen", timedelta(days=7), at_least(3))})
+    found = await readiness(lab)
+    young, seen = found.coverage["quiet"], found.coverage["seen"]
+    assert (young.window, young.total()) == (timedelta(days=40), timedelta(days=10))
+    assert young.until == lab.clock.now().wall
+    assert [(gap.since, gap.until) for gap in young.gaps] == [
+        (young.until - timedelta(days=40), young.until - timedelta(days=30))
+    ]
+    assert (seen.total(), type(found.verdicts["seen"])) == (timedelta(0), EvidenceFailure)
 
 
 async def test_verdicts_agree_with_the_refusal() -> None:

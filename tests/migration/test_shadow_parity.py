@@ -52,7 +52,9 @@ def judge(
     events: Iterable[HandlerEvent], calls: Iterable[InFlightCall] = (), **options: Any
 ) -> Ok[dict[str, Any]] | EvidenceFailure:
     now = CLOCK.now().wall
-    answer = evidence(**options).predicate(JournalWindow(events, since=now - DAY, until=now, gaps=(), in_flight=calls))
+    answer = evidence(**options).predicate(
+        JournalWindow(events, since=now - DAY, until=now, gaps=(), in_flight=calls, witnessed=True)
+    )
     if type(answer) is Ok:
         return answer
     assert type(answer) is Err
@@ -213,7 +215,7 @@ def test_by_that_raises() -> None:
         (in_flight(10**6, timeout_seconds=float("inf")), False),
         (in_flight(0, timeout_seconds=float("nan")), True),
         (in_flight(0, timeout_seconds="5"), True),
-        (in_flight(0, timeout_seconds=None), True),
+        (in_flight(10**6, timeout_seconds=None), False),
         (InFlightCall(NAME, CLOCK.now()), True),
     ],
 )
@@ -231,10 +233,10 @@ def test_overdue(call: InFlightCall, overdue: bool, by: str | None) -> None:
     [
         ("tenant", in_flight(6, tenant="b"), "'b'"),
         (lambda event: event.observed["tenant"], in_flight(6, tenant="b"), "'b'"),
-        ("tenant", in_flight(6), "(in flight, not known yet)"),
-        (lambda event: event.observed["tenant"], in_flight(6), "(in flight, not known yet)"),
-        (lambda event: event.observed.get("tenant", "a"), in_flight(6), "(in flight, not known yet)"),
-        (lambda event: event.outcome, in_flight(6, tenant="a"), "(in flight, not known yet)"),
+        ("tenant", in_flight(6), "(in flight or lost, so not known)"),
+        (lambda event: event.observed["tenant"], in_flight(6), "(in flight or lost, so not known)"),
+        (lambda event: event.observed.get("tenant", "a"), in_flight(6), "(in flight or lost, so not known)"),
+        (lambda event: event.outcome, in_flight(6, tenant="a"), "(in flight or lost, so not known)"),
     ],
 )
 def test_overdue_in_a_cohort(by: Any, call: InFlightCall, cohort: str) -> None:

@@ -216,10 +216,10 @@ class AuditsLater(SqlPhaseStore):
                 },
             )
 
-        version = await self._database.write(move)
+        version = await self.database.write(move)
         if isinstance(version, str):
             return err(Conflict(version))
-        await self._database.write(audit)
+        await self.database.write(audit)
         return ok(Committed(now))
 
 

@@ -13,7 +13,11 @@ from phyxius import (
     Journal,
     Migration,
     Recording,
+    SecondaryWriteError,
+    correlated,
     create_controlled_clock,
+    current_correlation_id,
+    dual_write,
     event_serializer,
     observe,
     recorded,
@@ -80,6 +84,7 @@ async def routed(migration: Migration[Phase], quote: Quote) -> None:
 
     prepared: dict[Phase, Callable[[Quote], Awaitable[int]]] = {"expand": write_old, "dual_write": write_both}
     assert_type(await migration.by_phase(prepared)(quote), int)
+    assert_type(await migration.by_phase(prepared, record_as="quote.write")(quote), int)
     either: dict[Phase, Callable[[Quote], int | Awaitable[int]]] = {"expand": write_old, "dual_write": write_plain}
     assert_type(await migration.by_phase(either)(quote), int)
     nothing: dict[Phase, Callable[[], None]] = {}
@@ -147,6 +152,33 @@ class Service:
     @recorded(journal, "service.make")
     async def make(cls, url: str) -> "Service":
         return cls()
+
+
+@recorded(journal, "quotes")
+class Quotes:
+    def read(self, quote_id: str) -> Quote:
+        return Quote(1)
+
+    async def count(self) -> int:
+        return 1
+
+
+async def recorded_methods(quotes: Quotes) -> None:
+    assert_type(Quotes(), Quotes)
+    assert_type(quotes.read("q-1"), Quote)
+    assert_type(await quotes.count(), int)
+
+
+def redact(key: str, value: object) -> object:
+    return "***" if key == "card" else value
+
+
+def correlations() -> None:
+    Journal(clock=create_controlled_clock(), redact=redact)
+    with correlated("request-1") as correlation_id:
+        assert_type(correlation_id, str)
+    with correlated(), correlated(None):
+        assert_type(current_correlation_id(), str | None)
 
 
 async def recorded_calls(service: Service) -> None:
@@ -233,3 +265,27 @@ async def shadowed() -> None:
 async def both(migration: Migration[Phase]) -> None:
     get = migration.by_phase({"expand": old_read, "dual_write": shadow_read, "contract": shadow_with_plain})
     assert_type(await get("q-1", fresh=True), Quote)
+
+
+# -- dual_write
+
+both_read = dual_write(
+    journal,
+    "quote.write.parity",
+    authoritative=old_read,
+    secondary=new_plain_read,
+    on_failure="carry_on",
+    compare=lambda old, new: old.total == new.total,
+    rejections=(ValueError, LookupError),
+    timeout=timedelta(seconds=1),
+)
+both_count = dual_write(journal, "quote.count.parity", authoritative=old_count, secondary=new_count)
+
+
+async def written() -> None:
+    assert_type(await both_read("q-1", fresh=True), Quote)
+    assert_type(both_count(table="quotes"), int)
+    try:
+        both_count("quotes")
+    except SecondaryWriteError as error:
+        assert_type(error.why, str)

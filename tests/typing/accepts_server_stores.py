@@ -24,6 +24,7 @@ from phyxius import (
     phase_reached,
 )
 from phyxius.adapters.alembic import at_revision
+from phyxius.adapters.django import migration_applied
 from phyxius.adapters.sqlalchemy import (
     SqlAttestations,
     SqlJournalStore,
@@ -107,3 +108,6 @@ def ask(engine: Engine, other: AsyncEngine) -> None:
     )
     assert_type(no_sessions(lambda: other, lambda name: name == "shop 41"), SchemaAppliedEvidence[Found])
     assert_type(at_revision(engine, "0042", script_location="migrations"), SchemaAppliedEvidence[Found])
+    assert_type(migration_applied("billing", "0042_sales"), SchemaAppliedEvidence[Found])
+    migration_applied("billing", "0042_sales", using="default", timeout=timedelta(seconds=5))
+    migration_applied("billing", "0042_sales", using=lambda: ["default", "reports"])

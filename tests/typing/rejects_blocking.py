@@ -25,7 +25,8 @@ def use(migration: SyncMigration[Phase], asynchronous: Migration[Phase]) -> None
     migration.advance(to="contract")  # E: mypy, pyright
     migration.by_phase({"expand": read, "flpi": read})  # E: mypy, pyright
     migration.by_phase({"expand": read, "flip": read_by_number})  # E: mypy, pyright
-    get = migration.by_phase({"expand": read, "flip": read})
+    migration.by_phase({"expand": read, "flip": read}, record_as=7)  # E: mypy, pyright
+    get = migration.by_phase({"expand": read, "flip": read}, record_as="quote.read")
     get(1)  # E: mypy, pyright
     text: str = get("q")  # E: mypy, pyright
     if migration.current_phase() == "contract":  # E: mypy, pyright

@@ -4,7 +4,17 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
 
-from phyxius import HandlerEvent, Instant, Journal, Migration, create_controlled_clock, observe, recorded, shadow
+from phyxius import (
+    HandlerEvent,
+    Instant,
+    Journal,
+    Migration,
+    create_controlled_clock,
+    dual_write,
+    observe,
+    recorded,
+    shadow,
+)
 
 Phase = Literal["expand", "contract"]
 journal = Journal(clock=create_controlled_clock())
@@ -136,3 +146,12 @@ def events(at: Instant) -> None:
     HandlerEvent("quote.read", "success", at, observed={1: 1}).outcome = "failure"  # E: mypy, pyright
     HandlerEvent("quote.read", "success", at, duration=timedelta(seconds=1))  # E: mypy, pyright
     HandlerEvent("quote.read", "success", at).observed["rows"] = 1  # E: mypy, pyright
+
+
+# -- dual_write
+
+dual_write(journal, "p", authoritative=read)  # E: mypy, pyright
+dual_write(journal, "p", authoritative=read, secondary=read_by_number)  # E: pyright
+dual_write(journal, "p", authoritative=read, secondary=read, on_failure="ignore")  # E: mypy, pyright
+dual_write(journal, "p", authoritative=read, secondary=read, rejections=(int,))  # E: mypy, pyright
+written: int = dual_write(journal, "p", authoritative=count, secondary=count)(1)  # E: mypy, pyright

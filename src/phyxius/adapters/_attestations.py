@@ -39,7 +39,7 @@ class SqlAttestations:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def signed_off(
         self, quorum: int = 1, signers: Collection[str] | None = None, valid_for: timedelta | None = None
@@ -57,7 +57,7 @@ class SqlAttestations:
         Raises:
             SpecError: A quorum that nobody could reach, or a time that is not positive.
         """
-        return attestation(_SignedOff(Terms.of(quorum, signers, valid_for), self._database))
+        return attestation(SignedOff(Terms.of(quorum, signers, valid_for), self))
 
     async def sign(
         self,
@@ -97,7 +97,7 @@ class SqlAttestations:
             check_duration(valid_for, "valid_for", at=(spec.name, phase, source))
 
         def write(connection: Connection) -> Signature:
-            now = now_in(self._database, connection)
+            now = now_in(self.database, connection)
             found = self._recorded(connection, spec)
             if phase in found.passed():
                 raise SpecError(f'the migration is at "{found.phase}", so this was entered already', spec.name, phase)
@@ -121,7 +121,7 @@ class SqlAttestations:
             )
             return Signature(id_, spec.name, found.revision, before, phase, source, signer, note, now, expires)
 
-        return await self._database.write(write)
+        return await self.database.write(write)
 
     async def revoke(
         self, spec: MigrationSpec[P], *, to: P, source: str, signer: str, by: str | None = None, note: str = ""
@@ -151,7 +151,7 @@ class SqlAttestations:
             found = recorded(connection, spec.name)
             if found is not None and phase in found.passed():
                 raise SpecError("the phase was entered already, on the strength of it", spec.name, phase, source)
-            values = {"now": now_in(self._database, connection).wall_ns, "by": by, "note": note}
+            values = {"now": now_in(self.database, connection).wall_ns, "by": by, "note": note}
             standing = [each for each in signatures_of(connection, spec.name, phase, source) if each.revoked_at is None]
             revoked = [{**values, "id": each.id} for each in standing if person_of(each.signer) == person_of(signer)]
             connection.execute_many(
@@ -160,7 +160,7 @@ class SqlAttestations:
             )
             return len(revoked)
 
-        return await self._database.write(write)
+        return await self.database.write(write)
 
     async def signatures(self, spec: MigrationSpec[P], *, to: P, source: str) -> Sequence[Signature]:
         """All signatures for a subject, oldest first, with those that were revoked, expired or overtaken.
@@ -169,7 +169,7 @@ class SqlAttestations:
             SpecError: The spec has no such phase or source.
         """
         phase, source, _ = _subject(spec, to, source)
-        return tuple(await self._database.read(lambda each: signatures_of(each, spec.name, phase, source)))
+        return tuple(await self.database.read(lambda each: signatures_of(each, spec.name, phase, source)))
 
     def _recorded(self, connection: Connection, spec: MigrationSpec[Any]) -> Recorded:
         declared = plain_order(spec)
@@ -180,11 +180,19 @@ class SqlAttestations:
 
 
 @attrs.frozen
-class _SignedOff:
-    """The check of a signed-off source; a class, so that `sign` knows its terms."""
+class SignedOff:
+    """The check of a signed-off source; a class, so that `sign` knows its terms, and a tool where to sign.
+
+    Attributes:
+        terms: What it asks for.
+        attestations: Where the signatures are.
+    """
 
     terms: Terms
-    _database: Database
+    attestations: SqlAttestations
+
+    def __str__(self) -> str:
+        return str(self.terms)
 
     async def __call__(self) -> Result[dict[str, object], EvidenceFailure]:
         subject = current_attempt()
@@ -193,10 +201,10 @@ class _SignedOff:
             found = recorded(connection, subject.migration)
             signatures = signatures_of(connection, subject.migration, subject.to_phase, subject.source)
             revision = 0 if found is None else found.revision
-            now = now_in(self._database, connection)
+            now = now_in(self.attestations.database, connection)
             return self.terms.judge(signatures, now, revision, subject.from_phase, name_of(connection))
 
-        return await self._database.read(read)
+        return await self.attestations.database.read(read)
 
 
 def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, Terms | None]:
@@ -213,7 +221,7 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, 
         wanted = f"those it asks for are {', '.join(map(repr, signable))}" if signable else "it asks for none"
         raise SpecError(f"it asks for no signature {source!r}; {wanted}", spec.name, to)
     check = signable[source].check
-    return to, source, check.terms if isinstance(check, _SignedOff) else None
+    return to, source, check.terms if isinstance(check, SignedOff) else None
 
 
 def signatures_of(connection: Connection, migration: str, to_phase: str, source: str) -> list[Signature]:

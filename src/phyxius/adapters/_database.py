@@ -127,8 +127,8 @@ class Database(Protocol):
         """The clock of this process."""
         ...
 
-    async def open(self) -> None:
-        """Open it."""
+    async def open(self, *, create: bool = True) -> None:
+        """Open it; `create` is whether a file that is not there may be made."""
 
     async def close(self) -> None:
         """Let what runs end, and close what was opened."""
@@ -141,6 +141,11 @@ class Database(Protocol):
     @property
     def poll_seconds(self) -> float:
         """How often a recorder looks whether somebody waits for it."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
         ...
 
     def check_open(self) -> None:

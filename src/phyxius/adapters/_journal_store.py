@@ -37,13 +37,13 @@ class SqlJournalStore:
     scope: Literal["fleet"] = "fleet"
 
     def __init__(self, database: Database, max_window_events: int) -> None:
-        self._database = database
+        self.database = database
         self._max_window_events = max_window_events
 
     @property
     def clock(self) -> Clock:
         """The clock of this process; the rows are stamped by that of the database, which may be the same."""
-        return self._database.clock
+        return self.database.clock
 
     def check_journal(self, journal: Journal[Any], /) -> None:
         """Do nothing, unless no recorder of this process keeps the journal in this database.
@@ -51,8 +51,8 @@ class SqlJournalStore:
         Raises:
             Exception: The error of the stores: what is recorded in that journal never gets here.
         """
-        if why := why_unrecorded(self._database.identity, journal):
-            raise self._database.error("not_recorded", why)
+        if why := why_unrecorded(self.database.identity, journal):
+            raise self.database.error("not_recorded", why)
 
     async def query(self, query: JournalQuery, window: timedelta, /) -> JournalWindow:
         """The matching events that completed in the last `window`, or are stamped later, and what may be missing.
@@ -65,7 +65,7 @@ class SqlJournalStore:
                 what it has, or this process has none: one that nobody records cannot vouch, but it may ask about audit
                 events. Or whatever `where` raised.
         """
-        database = self._database
+        database = self.database
         database.check_open()
         if query.name is not None and not is_storable(query.name):
             raise database.error("failed", f"nothing can be named {query.name!r} there")
@@ -92,10 +92,10 @@ class SqlJournalStore:
 
     async def _answer(self, reading: Reading) -> JournalWindow | Literal["ask", "tell"]:
         if reading.query.name is not None:
-            answer = await self._database.read(reading.glance)
+            answer = await self.database.read(reading.glance)
             if answer != "read":
                 return answer
-        return await self._database.query(reading.read)
+        return await self.database.query(reading.read)
 
     async def prune(self, *, older_than: timedelta) -> int:
         """Delete what is older, but the audit; from then on the database vouches for the time since then alone.
@@ -110,20 +110,20 @@ class SqlJournalStore:
             SpecError: `older_than` is not positive.
         """
         check_duration(older_than, "older_than")
-        for recorder in running_recorders(self._database.identity):
+        for recorder in running_recorders(self.database.identity):
             await recorder.flush()  # a lease that is renewed too late must not take its row with it
-        until_ns = await self._database.write(partial(_move_coverage, self._database, older_than))
+        until_ns = await self.database.write(partial(_move_coverage, self.database, older_than))
         deleted = 0
-        while count := await self._database.write(partial(_delete_events, until_ns)):
+        while count := await self.database.write(partial(_delete_events, until_ns)):
             deleted += count
         return deleted
 
     async def _catch_up(self, reading: Reading) -> int:
         """Have the recorders of other processes store what they have; the request that they were sent."""
-        request = await self._database.write(_new_request)
-        behind = partial(_behind, self._database, reading.own, request)
+        request = await self.database.write(_new_request)
+        behind = partial(_behind, self.database, reading.own, request)
         for _ in range(_POLLS):
-            if not await self._database.read(behind):
+            if not await self.database.read(behind):
                 break
             await asyncio.sleep(_POLL_SECONDS)  # other processes live in real time
         return request

@@ -10,6 +10,7 @@ import attrs
 
 from phyxius.adapters._database import Connection
 from phyxius.adapters._records import LONGEST_KEY, is_storable
+from phyxius.clock import Instant
 from phyxius.migration import MigrationSpec, SpecChangedError, SpecError
 
 
@@ -48,6 +49,25 @@ class Recorded:
     def passed(self) -> tuple[str, ...]:
         """The phases up to the one that it is in."""
         return self.phases[: self.phases.index(self.phase) + 1]
+
+
+@attrs.frozen
+class Order:
+    """An order of phases that a migration was given.
+
+    Attributes:
+        revision: 1 for the first, which was recorded when its phase was first read; the highest one holds.
+        phases: The phases.
+        at: Since when.
+        who: Who amended it; None for the first.
+        why: For what reason; None for the first.
+    """
+
+    revision: int
+    phases: tuple[str, ...]
+    at: Instant
+    who: str | None
+    why: str | None
 
 
 def plain_order(spec: MigrationSpec[Any]) -> tuple[str, ...]:

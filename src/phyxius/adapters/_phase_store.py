@@ -11,7 +11,16 @@ from phyxius.adapters._arguments import check_text
 from phyxius.adapters._attestations import signatures_of
 from phyxius.adapters._database import Connection, Database, name_of
 from phyxius.adapters._moment import now_in
-from phyxius.adapters._orders import PassedPhasesChangedError, Recorded, known, may_read, pinned, plain_order, recorded
+from phyxius.adapters._orders import (
+    Order,
+    PassedPhasesChangedError,
+    Recorded,
+    known,
+    may_read,
+    pinned,
+    plain_order,
+    recorded,
+)
 from phyxius.adapters._recorder import why_unrecorded
 from phyxius.adapters._records import evidence_text
 from phyxius.adapters._signatures import relied_on
@@ -42,7 +51,7 @@ class SqlPhaseStore:
     scope: Literal["fleet"] = "fleet"
 
     def __init__(self, database: Database, spec: MigrationSpec[Any], initial: str) -> None:
-        self._database = database
+        self.database = database
         self._migration = spec.name
         self._phases = plain_order(spec)
         self._initial = initial
@@ -55,7 +64,7 @@ class SqlPhaseStore:
     @property
     def clock(self) -> Clock:
         """The clock of this process."""
-        return self._database.clock
+        return self.database.clock
 
     async def current(self) -> str:
         """The phase now. The first call for a migration records it, at its initial phase.
@@ -64,9 +73,9 @@ class SqlPhaseStore:
             SpecChangedError: The database recorded another order of phases; see `amend`. A build with an order from
                 before an amendment still gets its answer while both agree on the way up to the current phase.
         """
-        found = await self._database.read(self._look)
+        found = await self.database.read(self._look)
         if found is None:
-            found = await self._database.write(self._record)
+            found = await self.database.write(self._record)
         return found.phase
 
     async def check_order(self) -> None:
@@ -75,7 +84,7 @@ class SqlPhaseStore:
         Raises:
             SpecChangedError: It is, and `try_advance` would say so, too.
         """
-        found = await self._database.read(lambda connection: recorded(connection, self._migration))
+        found = await self.database.read(lambda connection: recorded(connection, self._migration))
         if found is not None and found.phases != self._phases:
             raise SpecChangedError(found.phases, self._phases)
 
@@ -85,8 +94,8 @@ class SqlPhaseStore:
         Raises:
             Exception: The error of the stores: the audit of this process's calls of `advance()` ends with it.
         """
-        if why := why_unrecorded(self._database.identity, journal):
-            raise self._database.error("not_recorded", why)
+        if why := why_unrecorded(self.database.identity, journal):
+            raise self.database.error("not_recorded", why)
 
     async def try_advance(
         self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
@@ -112,7 +121,7 @@ class SqlPhaseStore:
                 raise AttemptFencedError(evidence.attempt)
             if row is not None or found.phase != from_phase:
                 return err(Conflict(found.phase))
-            now = now_in(self._database, connection)
+            now = now_in(self.database, connection)
             self._check_signatures(connection, found, to_phase, evidence, now)
             values = {
                 "attempt": evidence.attempt,
@@ -136,7 +145,7 @@ class SqlPhaseStore:
             )
             return ok(Committed(now))
 
-        return await self._database.write(commit)
+        return await self.database.write(commit)
 
     async def resolve(self, attempt: str, /) -> Committed | None:
         """What became of an attempt. It is a fence: after None, the attempt can never commit."""
@@ -146,7 +155,7 @@ class SqlPhaseStore:
             values = {
                 "attempt": attempt,
                 "migration": self._migration,
-                "at": now_in(self._database, connection).wall_ns,
+                "at": now_in(self.database, connection).wall_ns,
             }
             connection.execute(
                 "INSERT INTO {transitions} (attempt, migration, at_ns) VALUES (:attempt, :migration, :at)"
@@ -158,7 +167,7 @@ class SqlPhaseStore:
             ).fetchone()
             return None if version is None else Committed(Instant(wall_ns=at_ns, mono_ns=None))
 
-        return await self._database.write(fence)
+        return await self.database.write(fence)
 
     async def history(self) -> Sequence[Transition]:
         """The transitions, oldest first, each with its evidence."""
@@ -172,7 +181,21 @@ class SqlPhaseStore:
 
         return tuple(
             Transition(from_phase, to_phase, Instant(wall_ns=at_ns, mono_ns=None), attempt, json.loads(evidence))
-            for from_phase, to_phase, at_ns, attempt, evidence in await self._database.read(read)
+            for from_phase, to_phase, at_ns, attempt, evidence in await self.database.read(read)
+        )
+
+    async def orders(self) -> Sequence[Order]:
+        """The orders of the phases that the migration was given, oldest first; none before its phase was first read."""
+
+        def read(connection: Connection) -> Sequence[Any]:
+            return connection.execute(
+                "SELECT revision, phases, at_ns, who, why FROM {orders} WHERE migration = :migration ORDER BY revision",
+                {"migration": self._migration},
+            ).fetchall()
+
+        return tuple(
+            Order(revision, tuple(json.loads(phases)), Instant(wall_ns=at_ns, mono_ns=None), who, why)
+            for revision, phases, at_ns, who, why in await self.database.read(read)
         )
 
     async def amend(self, spec: MigrationSpec[Any], *, who: str, why: str) -> int:
@@ -213,7 +236,7 @@ class SqlPhaseStore:
                 "phases": json.dumps(declared),
                 "who": who,
                 "why": why,
-                "at": now_in(self._database, connection).wall_ns,
+                "at": now_in(self.database, connection).wall_ns,
             }
             connection.execute(
                 "INSERT INTO {orders} (migration, revision, phases, who, why, at_ns)"
@@ -223,7 +246,7 @@ class SqlPhaseStore:
             connection.execute("UPDATE {migrations} SET revision = :revision WHERE name = :migration", values)
             return found.revision + 1
 
-        return await self._database.write(adopt)
+        return await self.database.write(adopt)
 
     def _look(self, connection: Connection) -> Recorded | None:
         found = recorded(connection, self._migration)
@@ -239,7 +262,7 @@ class SqlPhaseStore:
 
     def _pinned(self, connection: Connection) -> Recorded:
         def now_ns() -> int:
-            return now_in(self._database, connection).wall_ns
+            return now_in(self.database, connection).wall_ns
 
         return pinned(connection, self._migration, self._phases, self._initial, now_ns)
 

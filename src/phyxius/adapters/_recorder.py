@@ -46,10 +46,10 @@ class Recorder:
         journal: Journal[Any],
         *,
         name: str,
-        durable: Collection[str],
-        audit_only: bool,
-        lease: timedelta,
-        max_pending: int,
+        durable: Collection[str] = (),
+        audit_only: bool = False,
+        lease: timedelta = timedelta(seconds=30),
+        max_pending: int = 10_000,
     ) -> None:
         _check(name, durable, audit_only, lease, max_pending)
         self._tables = tables

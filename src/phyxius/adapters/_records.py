@@ -11,8 +11,8 @@ import attrs
 
 from phyxius.adapters._redaction import redacted
 from phyxius.clock import Instant
-from phyxius.handler import HandlerError, HandlerEvent, InFlightCall, ObservedInPart
-from phyxius.journal import PayloadError, to_json_value
+from phyxius.handler import HandlerError, HandlerEvent, InFlightCall, ObservedInPart, PartlyKnown
+from phyxius.journal import PayloadError, printable, to_json_value
 from phyxius.migration import EvidenceSnapshot
 
 _LONGEST_REASON = 4_000
@@ -78,10 +78,10 @@ class EventRow:
             attempts=_integer(event.attempts),
             observed=observed,
             missing=missing,
-            error_type=None if error is None else redacted(_text(error.type)),
-            error_message=None if error is None else redacted(_text(error.message)),
+            error_type=None if error is None else redacted(printable(error.type)),
+            error_message=None if error is None else redacted(printable(error.message)),
             invocation_id=None if event.invocation_id is None else _key(event.invocation_id),
-            correlation_id=None if event.correlation_id is None else _text(event.correlation_id)[:_LONGEST_REASON],
+            correlation_id=None if event.correlation_id is None else printable(event.correlation_id)[:_LONGEST_REASON],
         )
 
     def event(self) -> HandlerEvent:
@@ -127,7 +127,7 @@ class CallRow:
             source=_key(call.source),
             observed=observed,
             invocation_id=None if call.invocation_id is None else _key(call.invocation_id),
-            correlation_id=None if call.correlation_id is None else _text(call.correlation_id)[:_LONGEST_REASON],
+            correlation_id=None if call.correlation_id is None else printable(call.correlation_id)[:_LONGEST_REASON],
         )
 
     def call(self, recorder: str | None = None) -> InFlightCall:
@@ -182,6 +182,12 @@ def _observed_text(observed: Mapping[str, object], *, audit: bool = False) -> tu
     parts: list[str] = []
     missing: list[str] = []
     size = 0
+    if isinstance(observed, PartlyKnown):
+        lacking = observed.missing if isinstance(observed, ObservedInPart) else None
+        if lacking is None:
+            return _observed_text(observed.known)[0], "null"
+        missing += lacking
+        observed = observed.known
     for key, value in observed.items():
         name = str(to_json_value(key, fallback=repr))
         try:

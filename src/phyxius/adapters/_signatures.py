@@ -107,6 +107,11 @@ class Terms:
             raise SpecError(f"a quorum of {quorum} can never be reached by {sorted(set(signers))}")
         return cls(quorum, frozenset(signers), valid_for)
 
+    def __str__(self) -> str:
+        who = f"{self.quorum} {'person' if self.quorum == 1 else 'people'}"
+        among = f" of {', '.join(sorted(self.signers))}" if self.signers is not None else ""
+        return f"signed by {who}{among}" + (f" within {self.valid_for}" if self.valid_for else "")
+
     def judge(
         self, signatures: Iterable[Signature], now: Instant, revision: int, from_phase: str, store: str
     ) -> Ok[dict[str, object]] | Err[EvidenceFailure]:

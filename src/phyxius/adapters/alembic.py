@@ -13,7 +13,8 @@ from alembic.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
-from phyxius.adapters.sqlalchemy._engines import Answers, EngineSource, Found, evidence_of
+from phyxius.adapters._asking import Answers, Found
+from phyxius.adapters.sqlalchemy._engines import EngineSource, evidence_of
 from phyxius.fp import Result, err, ok
 from phyxius.migration import SchemaAppliedEvidence, SpecError
 
@@ -66,7 +67,7 @@ def at_revision(
         except CommandError as error:
             return err(f"it is at {_listed(heads)}, and the scripts do not tell: {error}")
 
-    return evidence_of(engine, check, timeout)
+    return evidence_of(engine, check, timeout, f"the Alembic revision {revision} is applied")
 
 
 def _scripts(location: str | PathLike[str]) -> ScriptDirectory:

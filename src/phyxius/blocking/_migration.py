@@ -11,7 +11,17 @@ from typing_extensions import ParamSpec, TypeVar
 
 from phyxius.blocking._background import run
 from phyxius.fp import Result
-from phyxius.migration import Advanced, AdvanceError, Migration, MigrationSpec, Readiness, SpecError
+from phyxius.journal import Journal
+from phyxius.migration import (
+    Advanced,
+    AdvanceError,
+    Migration,
+    MigrationSpec,
+    OnAnswer,
+    PhasedCalls,
+    Readiness,
+    SpecError,
+)
 
 P = TypeVar("P", bound=str, default=str)
 Q = ParamSpec("Q")
@@ -37,6 +47,11 @@ class SyncMigration(Generic[P]):
         self._migration = migration
 
     @property
+    def migration(self) -> Migration[P]:
+        """The migration that it was made of."""
+        return self._migration
+
+    @property
     def spec(self) -> MigrationSpec[P]:
         """What was defined."""
         return self._migration.spec
@@ -45,6 +60,11 @@ class SyncMigration(Generic[P]):
     def name(self) -> str:
         """The name of the spec."""
         return self._migration.name
+
+    @property
+    def journal(self) -> Journal[Any]:
+        """The journal that takes its audit events."""
+        return self._migration.journal
 
     def current_phase(self) -> P:
         """The phase now: a live read of the phase store, every time.
@@ -56,21 +76,27 @@ class SyncMigration(Generic[P]):
         """
         return run(self._migration.current_phase())
 
-    def advance(self, to: P | None = None) -> Result[Advanced[P], AdvanceError[P]]:
+    def advance(
+        self, to: P | None = None, *, on_answer: OnAnswer | None = None
+    ) -> Result[Advanced[P], AdvanceError[P]]:
         """Take the next step, if every source that guards it is a true `Ok` now; as `Migration.advance`.
 
         An interrupt, such as Ctrl-C, cancels it: before the compare-and-set nothing moves, from then on it completes.
 
         Args:
             to: The phase that the caller means to reach; if another one is next, nothing moves.
+            on_answer: Is told of the answer of each source as it comes, in the thread of the event loop.
 
         Raises:
             RuntimeError: This thread runs an event loop, or the interpreter is about to exit.
         """
-        return run(self._migration.advance(to))
+        return run(self._migration.advance(to, on_answer=on_answer))
 
-    def readiness(self) -> Readiness[P]:
+    def readiness(self, *, on_answer: OnAnswer | None = None) -> Readiness[P]:
         """What `advance()` would find now: the same evaluation, and neither a transition nor an audit event.
+
+        Args:
+            on_answer: As for `advance()`.
 
         Raises:
             UnknownPhaseError: The store answered with a phase that the spec does not have.
@@ -78,29 +104,44 @@ class SyncMigration(Generic[P]):
             RuntimeError: This thread runs an event loop, or the interpreter is about to exit.
             Exception: Whatever the phase store raised, as it is.
         """
-        return run(self._migration.readiness())
+        return run(self._migration.readiness(on_answer=on_answer))
 
-    def by_phase(self, handlers: Mapping[P, Callable[Q, R]], /) -> Callable[Q, R]:
+    def by_phase(self, handlers: Mapping[P, Callable[Q, R]], /, *, record_as: str | None = None) -> Callable[Q, R]:
         """One plain callable that reads the phase at each call and hands over to the function for it.
 
         Args:
             handlers: For each phase of the spec a plain function, all with the same signature. They run where the
                 callable is called.
+            record_as: Records each call in the journal under this name, with the phase that it ran under.
 
         Returns:
             A callable with their signature; it raises what `current_phase()` and the functions raise.
 
         Raises:
-            SpecError: A phase is missing or is not of the spec, or a value cannot be called, or is async.
+            SpecError: A phase is missing or is not of the spec, a value cannot be called, is async, or is a generator
+                that should be recorded.
         """
-        self._migration.by_phase(handlers)  # its checks are ours
+        self._migration.by_phase(handlers, record_as=record_as)  # its checks are ours
         for phase, handler in handlers.items():
             if inspect.iscoroutinefunction(handler):
                 raise SpecError("a plain function is wanted, since nobody here awaits an async one", self.name, phase)
         routes = dict(handlers)
 
-        @functools.wraps(next(iter(routes.values())))
         def route(*args: Any, **kwargs: Any) -> Any:
             return routes[self.current_phase()](*args, **kwargs)
 
-        return route
+        if record_as is None:
+            return functools.wraps(next(iter(routes.values())))(route)
+        calls = PhasedCalls(self.journal, record_as, self.spec.order)
+
+        def recorded_route(*args: Any, **kwargs: Any) -> Any:
+            while True:  # as in Migration.by_phase
+                with calls.begin() as recording:
+                    phase = self.current_phase()
+                calls.runs_under(recording, phase)
+                with recording:
+                    if recording.keep_start() and self.current_phase() != phase:
+                        continue
+                    return recording.answered(routes[phase](*args, **kwargs))
+
+        return functools.wraps(next(iter(routes.values())))(recorded_route)

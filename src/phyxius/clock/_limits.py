@@ -76,7 +76,9 @@ class Settled(Generic[T]):
     at: Instant
 
 
-async def gather_within(clock: Clock, calls: Mapping[str, Limited[T]]) -> dict[str, Settled[T]]:
+async def gather_within(
+    clock: Clock, calls: Mapping[str, Limited[T]], on_settled: Callable[[str, Settled[T]], None] | None = None
+) -> dict[str, Settled[T]]:
     """Run calls at once, each in a task of its own, and wait until each has ended or used up its limit.
 
     All limits count from the start of the gathering. The end of a call is stamped: what ends at or after its
@@ -84,11 +86,16 @@ async def gather_within(clock: Clock, calls: Mapping[str, Limited[T]]) -> dict[s
     and not waited for, so one that swallows its cancellation holds nobody up. If the gathering itself is
     cancelled, so are all its calls.
 
+    Args:
+        clock: Measures the limits.
+        calls: The calls, by name.
+        on_settled: Is told of each end as it comes; must not raise.
+
     Returns:
         For each name the `Ok` of what its call returned, or the `Err` of what it raised (`TimeoutError` if it
         was late, `CancelledError` if it ended in one), with the instant of its end.
     """
-    gathering = _Gathering(clock, calls)
+    gathering = _Gathering(clock, calls, on_settled)
     try:
         gathering.start()
         await gathering.all_settled
@@ -98,9 +105,12 @@ async def gather_within(clock: Clock, calls: Mapping[str, Limited[T]]) -> dict[s
 
 
 class _Gathering(Generic[T]):
-    def __init__(self, clock: Clock, calls: Mapping[str, Limited[T]]) -> None:
+    def __init__(
+        self, clock: Clock, calls: Mapping[str, Limited[T]], on_settled: Callable[[str, Settled[T]], None] | None
+    ) -> None:
         self._clock = clock
         self._calls = calls
+        self._on_settled = on_settled
         self._began = clock.now()
         self._ended: dict[str, Instant] = {}
         self._tasks: dict[str, asyncio.Task[T]] = {}
@@ -151,6 +161,8 @@ class _Gathering(Generic[T]):
 
     def _settle(self, name: str, result: Result[T, BaseException], at: Instant) -> None:
         self.settled[name] = Settled(result, at)
+        if self._on_settled is not None:
+            self._on_settled(name, self.settled[name])
         if len(self.settled) == len(self._calls) and not self.all_settled.done():
             self.all_settled.set_result(None)
 

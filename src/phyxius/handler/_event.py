@@ -25,12 +25,16 @@ class HandlerError:
     message: str
 
     @classmethod
-    def of(cls, error: BaseException) -> HandlerError:
-        """Describe an exception, even one that cannot describe itself."""
-        message = _described(str, error)
-        if len(message) > _LONGEST_MESSAGE:
-            message = message[: _LONGEST_MESSAGE - 1] + "…"
-        return cls(type(error).__name__, message)
+    def of(cls, error: BaseException, *, longest: int | None = _LONGEST_MESSAGE) -> HandlerError:
+        """Describe an exception, even one that cannot describe itself; None cuts nothing off."""
+        described = cls(type(error).__name__, _described(str, error))
+        return described if longest is None else described.cut(longest)
+
+    def cut(self, longest: int = _LONGEST_MESSAGE) -> HandlerError:
+        """The same with a message that is no longer."""
+        if len(self.message) <= longest:
+            return self
+        return HandlerError(self.type, self.message[: longest - 1] + "…")
 
 
 def _described(describe: Callable[[object], str], value: object) -> str:
@@ -40,7 +44,8 @@ def _described(describe: Callable[[object], str], value: object) -> str:
         return f"(a {type(value).__name__} that cannot be described)"
 
 
-def _represented(value: object) -> str:
+def represented(value: object) -> str:
+    """The `repr` of a foreign object, even of one that has none."""
     return _described(repr, value)
 
 
@@ -121,9 +126,9 @@ class _EventSerializer:
         fields |= {"completed_at": data.completed_at.wall_ns, "started_at": data.started_at.wall_ns}
         # One key that is no text must not take the whole mapping with it, which could not be loaded again.
         fields["observed"] = {
-            str(to_json_value(key, fallback=_represented)): value for key, value in data.observed.items()
+            str(to_json_value(key, fallback=represented)): value for key, value in data.observed.items()
         }
-        return to_json_value(fields, fallback=_represented)
+        return to_json_value(fields, fallback=represented)
 
     def load(self, value: Any, /) -> HandlerEvent:
         times = {key: Instant(wall_ns=int(value[key]), mono_ns=None) for key in ("completed_at", "started_at")}

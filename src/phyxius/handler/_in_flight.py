@@ -8,7 +8,7 @@ from typing import NoReturn
 import attrs
 
 from phyxius.clock import Instant
-from phyxius.handler._in_part import PartlyKnown
+from phyxius.handler._in_part import PartlyKnown, known_of
 
 
 @attrs.define(eq=False, slots=False)
@@ -26,6 +26,10 @@ class NotYetObservedError(Exception):
 
 class ObservedSoFar(PartlyKnown):
     """What was observed at the start of a call. Whatever else is asked of it raises: it may yet come."""
+
+    def learn(self, fields: Mapping[str, object]) -> None:
+        """Add what is known by now; other threads may be reading."""
+        self._observed = {**self._observed, **known_of(fields)}
 
     def __eq__(self, other: object) -> bool:
         self._incomplete()

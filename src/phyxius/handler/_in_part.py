@@ -19,14 +19,14 @@ class NotStoredError(Exception):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.what} could not be stored: it was no JSON, or too large; observe a text or a number instead"
+        return f"{self.what} could not be stored: it was no JSON, or too large, or its redaction raised"
 
 
 class PartlyKnown(Mapping[str, object]):
     """A mapping of which only some is known. The rest raises, also through `.get` and `in`, and so does the whole."""
 
     def __init__(self, observed: Mapping[str, object]) -> None:
-        self._observed = dict(observed)
+        self._observed = dict(known_of(observed))
 
     @property
     def known(self) -> Mapping[str, object]:
@@ -57,6 +57,11 @@ class PartlyKnown(Mapping[str, object]):
         ...
 
 
+def known_of(observed: Mapping[str, object]) -> Mapping[str, object]:
+    """What is known of what was observed, be that all of it or not."""
+    return observed.known if isinstance(observed, PartlyKnown) else observed
+
+
 class ObservedInPart(PartlyKnown):
     """What an event observed, read from a store that could not keep all of it.
 
@@ -71,6 +76,11 @@ class ObservedInPart(PartlyKnown):
     def __init__(self, observed: Mapping[str, object], missing: Collection[str] | None) -> None:
         super().__init__(observed)
         self._missing = None if missing is None else frozenset(missing)
+
+    @property
+    def missing(self) -> frozenset[str] | None:
+        """The keys of what is missing; None if that may be any other key."""
+        return self._missing
 
     def __repr__(self) -> str:
         missing = None if self._missing is None else sorted(self._missing)

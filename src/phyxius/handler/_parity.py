@@ -47,26 +47,34 @@ class Comparison:
 
 @attrs.frozen
 class Comparator:
-    """How two answers are compared; None stands for `==` and for "nothing is ignored"."""
+    """How two answers are compared; None stands for `==` and for "nothing is ignored".
+
+    The side on trial is called by its name in what is said of it.
+    """
 
     compare: Callable[[Any, Any], object] | None
-    ignore: Callable[[Any, Any], object] | None
+    ignore: Callable[[Any, Any], object] | None = None
+    trial: str = "new"
 
     def judge(self, old: Result[object, BaseException], new: Result[object, BaseException]) -> Comparison:
         """The verdict on what the two sides did."""
         if isinstance(old, Err) and not isinstance(old.error, Exception):
             return Comparison(Parity.NOT_COMPARED, "the call was cancelled")
         if isinstance(new, Err) and isinstance(new.error, LateError):
-            return Comparison(Parity.ERRORED, "the new side was late", HandlerError.of(new.error))
+            return Comparison(
+                Parity.ERRORED, f"the {self.trial} side was late", HandlerError.of(new.error, longest=None)
+            )
         if isinstance(old, Ok):
             if isinstance(new, Ok):
                 return self._compare(old.value, new.value)
-            return Comparison(Parity.ERRORED, "the new side raised", HandlerError.of(new.error))
+            return Comparison(Parity.ERRORED, f"the {self.trial} side raised", HandlerError.of(new.error, longest=None))
         if isinstance(new, Ok):
-            return Comparison(Parity.MISMATCHED, "only the old side raised", HandlerError.of(old.error))
+            return Comparison(Parity.MISMATCHED, "only the old side raised", HandlerError.of(old.error, longest=None))
         if type(old.error) is type(new.error):
-            return Comparison(Parity.NOT_COMPARED, "both sides raised alike", HandlerError.of(old.error))
-        return Comparison(Parity.ERRORED, "the new side raised something else", HandlerError.of(new.error))
+            return Comparison(Parity.NOT_COMPARED, "both sides raised alike", HandlerError.of(old.error, longest=None))
+        return Comparison(
+            Parity.ERRORED, f"the {self.trial} side raised something else", HandlerError.of(new.error, longest=None)
+        )
 
     def _compare(self, old: object, new: object) -> Comparison:
         try:
@@ -87,7 +95,7 @@ class Comparator:
 
 def comparison_failed(error: BaseException) -> Comparison:
     """The verdict where there is none, because comparing raised."""
-    return Comparison(Parity.ERRORED, "the comparison failed", HandlerError.of(error))
+    return Comparison(Parity.ERRORED, "the comparison failed", HandlerError.of(error, longest=None))
 
 
 def _truth(answer: object) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import random
-import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -16,16 +14,13 @@ from typing import Any, TypeVar, cast
 import attrs
 from typing_extensions import ParamSpec
 
-from phyxius.clock import Instant, Limited, gather_within, run_in_thread
-from phyxius.fp import Err, Ok, Result
-from phyxius.handler._parity import Comparator, Comparison, LateError, Parity, comparison_failed
-from phyxius.handler._recorded import Recording, current_recording
+from phyxius.fp import Err, Ok
+from phyxius.handler._parity import Comparator, Comparison, Parity, comparison_failed
+from phyxius.handler._sides import Attempt, Outcome, answered, check_sides, in_time, is_async, run_within
 from phyxius.journal import Journal
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Outcome = Result[object, BaseException]
-
 
 # The event loop holds tasks weakly.
 _comparisons: set[asyncio.Task[Comparison]] = set()
@@ -73,16 +68,10 @@ def shadow(
     """
     if not 0 <= sample <= 1:  # NaN is refused too
         raise ValueError(f"sample must lie between 0 and 1, not {sample!r}")
-    if timeout <= timedelta(0):
-        raise ValueError(f"timeout must be positive, not {timeout!r}")
-    for comparator in (compare, ignore):
-        if comparator is not None and _is_async(comparator):
-            raise TypeError(f"a comparator is a plain function; {comparator!r} is async")
-    if _is_async(new) and not _is_async(old):
-        raise TypeError("the old side is plain and the new one async: a plain caller cannot wait for it")
+    check_sides(old, new, names=("old", "new"), comparators=(compare, ignore), timeout=timeout)
     journal.declare(name)
     trial = _Trial(journal, name, new, Comparator(compare, ignore), float(sample), timeout)
-    if _is_async(old):
+    if is_async(old):
         return cast("Callable[P, R]", _shadow_async(trial, cast("Callable[P, Coroutine[Any, Any, object]]", old)))
     return _shadow_plain(trial, old)
 
@@ -99,24 +88,9 @@ class _Trial:
     def is_sampled(self) -> bool:
         return self.sample >= 1.0 or random.random() < self.sample  # noqa: S311 - no secret
 
-    def begin(self, enclosing: Recording | None) -> Recording:
-        own = {"sample": self.sample, "timeout_seconds": self.timeout.total_seconds()}
-        attempt = Recording(self.journal, self.name, {**_observed(enclosing), **own})
-        attempt.observed = own  # the rest is taken over at the end, when it may tell more
-        return attempt
-
-    def in_time(self, outcome: Outcome, began: Instant, ended: Instant) -> Outcome:
-        if ended.ns_since(began.shifted(self.timeout)) < 0:
-            return outcome
-        return Err(LateError(f"no answer within {self.timeout}"))
-
-    def end(self, attempt: Recording, enclosing: Recording | None, comparison: Comparison) -> None:
-        attempt.observed = {**_observed(enclosing), **attempt.observed}
-        attempt.observed["parity"] = comparison.parity.value
-        if comparison.why is not None:
-            attempt.observed["why"] = comparison.why
-        fine = comparison.parity in (Parity.MATCHED, Parity.IGNORED)
-        attempt.finish("success" if fine else "failure", comparison.error)
+    def begin(self) -> Attempt:
+        own = {"compared": "reads", "sample": self.sample, "timeout_seconds": self.timeout.total_seconds()}
+        return Attempt(self.journal, self.name, own)
 
 
 def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -124,8 +98,7 @@ def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Ca
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not trial.is_sampled():
             return await old(*args, **kwargs)
-        enclosing = current_recording()
-        attempt = trial.begin(enclosing)
+        attempt = trial.begin()
         old_ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         run_new = functools.partial(trial.new, *args, **kwargs)
         task = asyncio.get_running_loop().create_task(_compare(trial, attempt, run_new, old_ended))
@@ -133,7 +106,7 @@ def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Ca
 
         def done(task: asyncio.Task[Comparison]) -> None:
             _comparisons.discard(task)
-            trial.end(attempt, enclosing, _verdict(task))
+            attempt.end(_verdict(task))
 
         task.add_done_callback(done)
         answer: Ok[R] | None = None
@@ -142,24 +115,18 @@ def _shadow_async(trial: _Trial, old: Callable[P, Coroutine[Any, Any, R]]) -> Ca
             return answer.value
         finally:
             if not old_ended.done():
-                old_ended.set_result(answer or _raised())
+                old_ended.set_result(answered(answer))
 
     return call
 
 
 async def _compare(
-    trial: _Trial, attempt: Recording, run_new: Callable[[], Any], old_ended: asyncio.Future[Outcome]
+    trial: _Trial, attempt: Attempt, run_new: Callable[[], Any], old_ended: asyncio.Future[Outcome]
 ) -> Comparison:
-    async def run() -> object:
-        attempt.__enter__()  # in this task's own context
-        try:
-            return await (run_new() if _is_async(trial.new) else run_in_thread(run_new))
-        except SystemExit as error:  # it would take the event loop, and so the caller, with it
-            raise RuntimeError(f"the new side called sys.exit({error.code!r})") from error
-
-    began = trial.journal.clock.now()
-    settled = (await gather_within(trial.journal.clock, {"new": Limited(run, trial.timeout)}))["new"]
-    return trial.comparator.judge(await old_ended, trial.in_time(settled.result, began, settled.at))
+    attempt.recording.__enter__()  # in this task's own context
+    clock = trial.journal.clock
+    new = await run_within(clock, trial.timeout, run_new, is_async=is_async(trial.new))
+    return trial.comparator.judge(await old_ended, new)
 
 
 def _verdict(task: asyncio.Task[Comparison]) -> Comparison:
@@ -174,51 +141,34 @@ def _shadow_plain(trial: _Trial, old: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not trial.is_sampled():
             return old(*args, **kwargs)
-        enclosing = current_recording()
-        attempt = trial.begin(enclosing)
+        attempt = trial.begin()
         began, old_outcome, old_ended = trial.journal.clock.now(), list[Outcome](), threading.Event()
 
         def compare() -> None:
             new_outcome = _run_plain(attempt, functools.partial(trial.new, *args, **kwargs))
-            new_outcome = trial.in_time(new_outcome, began, trial.journal.clock.now())
+            new_outcome = in_time(new_outcome, trial.timeout, began, trial.journal.clock.now())
             old_ended.wait()
-            trial.end(attempt, enclosing, trial.comparator.judge(old_outcome[0], new_outcome))
+            attempt.end(trial.comparator.judge(old_outcome[0], new_outcome))
 
         try:
             threading.Thread(target=copy_context().run, args=(compare,), name=trial.name, daemon=True).start()
         except RuntimeError:  # no thread can be had
-            trial.end(attempt, enclosing, Comparison(Parity.NOT_COMPARED, "no thread could be started"))
+            attempt.end(Comparison(Parity.NOT_COMPARED, "no thread could be started"))
             return old(*args, **kwargs)
         answer: Ok[R] | None = None
         try:
             answer = Ok(old(*args, **kwargs))
             return answer.value
         finally:
-            old_outcome.append(answer or _raised())
+            old_outcome.append(answered(answer))
             old_ended.set()
 
     return call
 
 
-def _run_plain(attempt: Recording, run_new: Callable[[], object]) -> Outcome:
-    attempt.__enter__()  # in this thread's own context
+def _run_plain(attempt: Attempt, run_new: Callable[[], object]) -> Outcome:
+    attempt.recording.__enter__()  # in this thread's own context
     try:
         return Ok(run_new())
     except BaseException as error:  # noqa: BLE001 - whatever it is, it must not reach anyone but the record
         return Err(error)
-
-
-def _observed(enclosing: Recording | None) -> Mapping[str, object]:
-    return {} if enclosing is None else enclosing.observed
-
-
-def _raised() -> Err[BaseException]:
-    error = sys.exception()
-    assert error is not None
-    return Err(error)
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004 - an object whose __call__ is async
-    )

@@ -8,8 +8,8 @@ from phyxius.journal._errors import (
     PayloadError,
 )
 from phyxius.journal._journal import Journal
-from phyxius.journal._json import to_json_value
-from phyxius.journal._protocols import JournalFollower, JournalSerializer, StartKeeper
+from phyxius.journal._json import printable, to_json_value
+from phyxius.journal._protocols import JournalFollower, JournalSerializer, Redact, StartKeeper
 
 __all__ = [
     "Journal",
@@ -22,6 +22,8 @@ __all__ = [
     "JournalSerializer",
     "JournalSnapshot",
     "PayloadError",
+    "Redact",
     "StartKeeper",
+    "printable",
     "to_json_value",
 ]

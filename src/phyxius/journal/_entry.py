@@ -58,3 +58,14 @@ class JournalNotice:
     kind: Literal["subscriber_failed", "append_refused"]
     error: BaseException
     sequence: int | None = None
+
+
+def completed_at(data: object, otherwise: Instant) -> Instant:
+    """When what an entry holds completed, if it says so."""
+    found = getattr(data, "completed_at", None)
+    return found if isinstance(found, Instant) else otherwise
+
+
+def just_after(instant: Instant, now: Instant) -> Instant:
+    """The nanosecond after an instant, on the scales of `now`: an old instant's wall may have been set since."""
+    return now.shifted(1 - now.ns_since(instant))

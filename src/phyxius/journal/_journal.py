@@ -12,19 +12,19 @@ import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Literal, Self, TypeAlias, cast
+from typing import Any, Generic, Self, cast
 
 from typing_extensions import TypeVar
 
 from phyxius.clock import Clock, Instant
-from phyxius.journal._entry import JournalEntry, JournalNotice, JournalSnapshot
+from phyxius.journal._entry import JournalEntry, JournalNotice, JournalSnapshot, completed_at, just_after
 from phyxius.journal._errors import JournalFormatError, JournalOverflowError, JournalReentrancyError
 from phyxius.journal._format import dump_journal, load_journal
-from phyxius.journal._protocols import JournalFollower, JournalSerializer, StartKeeper
+from phyxius.journal._overflow import Overflow, check_bound
+from phyxius.journal._protocols import JournalFollower, JournalSerializer, Redact, StartKeeper
 
 T = TypeVar("T", default=Any)
 F = TypeVar("F", bound=JournalFollower)
-Overflow: TypeAlias = Literal["none", "drop_oldest", "error"]
 
 _logger = logging.getLogger("phyxius.journal")
 
@@ -43,9 +43,13 @@ class Journal(Generic[T]):
         serializer: Writes and reads the data in `to_json` and `from_json`; without one it must be JSON itself.
         id_generator: Makes the id of an entry; by default a random prefix and the sequence number.
         emit: Is told what went wrong (`JournalNotice`); without one it is logged.
+        redact: Is asked of each value that a recorded call observes, by its key, and answers with what is to be
+            recorded in its place; so it is of the message of what the call raised, by the key `"error"`. It works
+            where calls are recorded; what is appended by hand, and what evidence says, it does not see.
 
     Raises:
         ValueError: A bound without a policy, a policy without a bound, or a bound that is not positive.
+        TypeError: `redact` is no plain function.
     """
 
     def __init__(
@@ -57,14 +61,18 @@ class Journal(Generic[T]):
         serializer: JournalSerializer[T] | None = None,
         id_generator: Callable[[], str] | None = None,
         emit: Callable[[JournalNotice], object] | None = None,
+        redact: Redact | None = None,
     ) -> None:
-        _check_bound(max_entries, overflow)
+        check_bound(max_entries, overflow)
+        if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
+            raise TypeError(f"redact must be a plain function of a key and a value, not {redact!r}")
         self._clock = clock
         self._max_entries = max_entries
         self._overflow = overflow
         self._serializer = serializer
         self._new_id = id_generator or _numbered_ids()
         self._emit = emit
+        self._redact = redact
         self._lock = threading.RLock()
         self._appending = threading.local()
         # A ring: the entry of a sequence number lies at (sequence - base) modulo the bound.
@@ -144,7 +152,7 @@ class Journal(Generic[T]):
             now = self._clock.now()
             self._lose(now, "the journal was cleared then")
             for entry in self._ring:
-                self._lose(_just_after(_completed_at(entry.data, entry.timestamp), now), self._complete_reason)
+                self._lose(just_after(completed_at(entry.data, entry.timestamp), now), self._complete_reason)
             self._ring.clear()
             self._base = self._next
             for follower in self._followers.values():
@@ -230,6 +238,11 @@ class Journal(Generic[T]):
         return end
 
     @property
+    def redact(self) -> Redact | None:
+        """What those who record here have to ask of each value."""
+        return self._redact
+
+    @property
     def start_keepers(self) -> tuple[StartKeeper, ...]:
         """Who stores the starts of calls."""
         return self._start_keepers
@@ -288,7 +301,15 @@ class Journal(Generic[T]):
         return dump_journal(entries, next_sequence, self._max_entries, self._overflow, dump)
 
     @classmethod
-    def from_json(cls, text: str, /, *, clock: Clock, serializer: JournalSerializer[T] | None = None) -> Self:
+    def from_json(
+        cls,
+        text: str,
+        /,
+        *,
+        clock: Clock,
+        serializer: JournalSerializer[T] | None = None,
+        redact: Redact | None = None,
+    ) -> Self:
         """The journal that `to_json` wrote.
 
         What happened while nobody recorded is unknown, so it is complete only since now, and it declares nothing.
@@ -303,6 +324,7 @@ class Journal(Generic[T]):
                 max_entries=stored.max_entries,
                 overflow=cast("Overflow", stored.overflow),
                 serializer=serializer,
+                redact=redact,
             )
         except ValueError as error:
             raise JournalFormatError(str(error)) from error
@@ -349,7 +371,7 @@ class Journal(Generic[T]):
     def _place(self, data: T, now: Instant, full: bool) -> JournalEntry[T]:
         # What foreign code may raise comes first, also what is asked again once the entry is dropped.
         name = getattr(data, "name", None)
-        now.ns_since(_completed_at(data, now))
+        now.ns_since(completed_at(data, now))
         entry = JournalEntry(self._new_id(), self._next, now, data)
         if isinstance(name, str):
             self._declared.add(str.__str__(name))
@@ -365,8 +387,8 @@ class Journal(Generic[T]):
         return entry
 
     def _drop(self, entry: JournalEntry[T], now: Instant) -> None:
-        completed_at = _completed_at(entry.data, entry.timestamp)
-        self._lose(_just_after(completed_at, now), "entries up to then were dropped to make room")
+        ended = completed_at(entry.data, entry.timestamp)
+        self._lose(just_after(ended, now), "entries up to then were dropped to make room")
         for follower in self._followers.values():
             follower.dropped(entry)
 
@@ -377,8 +399,8 @@ class Journal(Generic[T]):
     def _lose_append(self, data: T, now: Instant) -> None:
         self._refused += 1
         reason = "the journal refused an append then"
-        self._lose(_just_after(now, now), reason)
-        self._lose(_just_after(_completed_at(data, now), now), reason)
+        self._lose(just_after(now, now), reason)
+        self._lose(just_after(completed_at(data, now), now), reason)
 
     def _tell(self, subscription: _Subscription, entry: JournalEntry[T]) -> None:
         try:
@@ -420,27 +442,6 @@ class _Subscription:
         self.function = function
 
 
-def _check_bound(max_entries: int | None, overflow: str) -> None:
-    if overflow not in ("none", "drop_oldest", "error"):
-        raise ValueError(f'overflow must be "none", "drop_oldest" or "error", not {overflow!r}')
-    if max_entries is None and overflow != "none":
-        raise ValueError(f'overflow="{overflow}" needs a bound: give max_entries')
-    if max_entries is not None and overflow == "none":
-        raise ValueError('a bound needs a policy: give overflow="drop_oldest" or overflow="error"')
-    if max_entries is not None and max_entries < 1:
-        raise ValueError(f"max_entries must be at least 1, not {max_entries}")
-
-
 def _numbered_ids() -> Callable[[], str]:
     prefix, numbers = uuid.uuid4().hex[:12], itertools.count()
     return lambda: f"{prefix}-{next(numbers)}"
-
-
-def _completed_at(data: object, otherwise: Instant) -> Instant:
-    completed_at = getattr(data, "completed_at", None)
-    return completed_at if isinstance(completed_at, Instant) else otherwise
-
-
-def _just_after(instant: Instant, now: Instant) -> Instant:
-    """The nanosecond after an instant, on the scales of `now`: an old instant's wall may have been set since."""
-    return now.shifted(1 - now.ns_since(instant))

@@ -82,7 +82,7 @@ def _encode(
     else:
         problem = f"{type(value).__name__} is not JSON; give numbers, texts, lists and dicts with text keys"
     if fallback is not None:
-        return _printable(fallback(value))
+        return printable(fallback(value))
     raise PayloadError(f"the value{path and f' at {path}'} cannot be written: {problem}")
 
 
@@ -108,7 +108,8 @@ def _key_problem(mapping: Mapping[Any, Any]) -> str | None:
     return None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text without what databases refuse: NUL, and halves of surrogate pairs."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from phyxius.journal._entry import JournalEntry
 
 T = TypeVar("T")
+Redact: TypeAlias = Callable[[str, object], object]
 
 
 class JournalSerializer(Protocol[T]):

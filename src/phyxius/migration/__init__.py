@@ -1,6 +1,7 @@
 """Migrations as typed values, whose next step is taken only on live evidence."""
 
 from phyxius.migration._attempt import Attempt, current_attempt
+from phyxius.migration._demand import demand_of
 from phyxius.migration._errors import (
     AttemptFencedError,
     CheckCancelledError,
@@ -31,12 +32,17 @@ from phyxius.migration._outcomes import (
     EvidenceErrored,
     EvidenceFailed,
     NotNext,
+    OnAnswer,
     Readiness,
+    SourceAnswer,
     SpecChanged,
     StoreErrored,
+    Verdict,
 )
 from phyxius.migration._phase_reached import phase_reached
+from phyxius.migration._phased_calls import PhasedCalls
 from phyxius.migration._predicates import at_least, every_event, no_events, rate_below
+from phyxius.migration._ran_under import ran_under
 from phyxius.migration._shadow_parity import shadow_parity
 from phyxius.migration._spec import MigrationSpec, PhaseSpec, define_migration
 from phyxius.migration._stores import (
@@ -47,7 +53,8 @@ from phyxius.migration._stores import (
     PhaseStore,
     Transition,
 )
-from phyxius.migration._window import Gap, JournalQuery, JournalWindow
+from phyxius.migration._window import Coverage, Gap, JournalQuery, JournalWindow
+from phyxius.migration._write_parity import write_parity
 
 __all__ = [
     "AdvanceError",
@@ -61,6 +68,7 @@ __all__ = [
     "CheckCancelledError",
     "Committed",
     "Conflict",
+    "Coverage",
     "Evidence",
     "EvidenceErrored",
     "EvidenceFailed",
@@ -79,17 +87,21 @@ __all__ = [
     "Migration",
     "MigrationSpec",
     "NotNext",
+    "OnAnswer",
     "PhaseSpec",
     "PhaseStore",
+    "PhasedCalls",
     "Predicate",
     "Readiness",
     "SchemaAppliedEvidence",
+    "SourceAnswer",
     "SpecChanged",
     "SpecChangedError",
     "SpecError",
     "StoreErrored",
     "Transition",
     "UnknownPhaseError",
+    "Verdict",
     "WrongShapeError",
     "at_least",
     "attestation",
@@ -98,11 +110,14 @@ __all__ = [
     "create_migration",
     "current_attempt",
     "define_migration",
+    "demand_of",
     "every_event",
     "journal_window",
     "no_events",
     "phase_reached",
+    "ran_under",
     "rate_below",
     "schema_applied",
     "shadow_parity",
+    "write_parity",
 ]

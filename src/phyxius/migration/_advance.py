@@ -25,7 +25,15 @@ from phyxius.migration._decision import Finding, Step, next_step, refusal_for
 from phyxius.migration._errors import SpecChangedError, WrongShapeError
 from phyxius.migration._failure import EvidenceWithdrawnError
 from phyxius.migration._inquiry import Inquirer
-from phyxius.migration._outcomes import Advanced, AdvanceError, CasLost, EvidenceFailed, SpecChanged, StoreErrored
+from phyxius.migration._outcomes import (
+    Advanced,
+    AdvanceError,
+    CasLost,
+    EvidenceFailed,
+    OnAnswer,
+    SpecChanged,
+    StoreErrored,
+)
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import Committed, Conflict, EvidenceSnapshot, PhaseStore
 from phyxius.migration._wording import plain, representation
@@ -73,8 +81,9 @@ class Runtime(Generic[P]):
 class AdvanceCall(Generic[P]):
     """One call. It is run once."""
 
-    def __init__(self, runtime: Runtime[P], to: P | None) -> None:
+    def __init__(self, runtime: Runtime[P], to: P | None, on_answer: OnAnswer | None = None) -> None:
         self._runtime = runtime
+        self._on_answer = on_answer
         self._to = None if to is None else plain(to)
         self._attempt = uuid.uuid4().hex
         self._began = runtime.clock.now()
@@ -108,7 +117,7 @@ class AdvanceCall(Generic[P]):
         if not isinstance(step, Step):
             return step
         self._attempted = plain(step.to_phase)
-        self._findings = await runtime.inquirer.ask(step, self._attempt)
+        self._findings = await runtime.inquirer.ask(step, self._attempt, self._on_answer)
         return refusal_for(step, self._findings) or step
 
     async def _commit(self, step: Step[P]) -> Answer[P]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phyxius.clock import Instant
-from phyxius.handler import HandlerError, HandlerEvent
+from phyxius.handler import HandlerError, HandlerEvent, current_correlation_id
 from phyxius.journal import Journal, to_json_value
 from phyxius.migration._decision import Finding
 from phyxius.migration._failure import EvidenceFailure
@@ -73,6 +73,7 @@ def audit_event(
         completed_at=completed_at,
         observed=observed,
         invocation_id=attempt,
+        correlation_id=current_correlation_id(),
     )
 
 

@@ -79,13 +79,16 @@ def refusal_for(step: Step[P], findings: Mapping[str, Finding]) -> EvidenceFaile
 
 def readiness_of(step: Step[P], findings: Mapping[str, Finding]) -> Readiness[P]:
     """The findings as people want to see them."""
-    verdicts: dict[str, Verdict] = {
-        name: Ok(finding.payload) if isinstance(finding, Passed) else finding for name, finding in findings.items()
-    }
+    verdicts = {name: verdict_of(finding) for name, finding in findings.items()}
     blockers = [finding for finding in findings.values() if not isinstance(finding, Passed)]
     times = [blocker.retry_at if isinstance(blocker, EvidenceFailure) else None for blocker in blockers]
     ready = refusal_for(step, findings) is None
     return Readiness(step.from_phase, step.to_phase, verdicts, ready, _latest(times))
+
+
+def verdict_of(finding: Finding) -> Verdict:
+    """The finding as it is told to people."""
+    return Ok(finding.payload) if isinstance(finding, Passed) else finding
 
 
 def _latest(times: list[datetime | None]) -> datetime | None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 import attrs
 
-from phyxius.clock import Clock, Instant, Limited, gather_within
+from phyxius.clock import Clock, Instant, Limited, Settled, gather_within
 from phyxius.fp import Ok
 from phyxius.journal import Journal
 from phyxius.migration._attempt import Attempt, running_attempt
-from phyxius.migration._decision import Finding, Step
+from phyxius.migration._decision import Finding, Step, verdict_of
 from phyxius.migration._errors import CheckCancelledError
 from phyxius.migration._evidence import AnySource, JournalWindowEvidence
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, check_window, judge_answer, judge_window
-from phyxius.migration._outcomes import describe
+from phyxius.migration._outcomes import OnAnswer, SourceAnswer, describe
 from phyxius.migration._stores import JournalStore, check_journal
+from phyxius.migration._window import Coverage
 from phyxius.migration._wording import plain
 
+_logger = logging.getLogger("phyxius.migration")
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a plain check is run off the event loop: takes the check, and is awaited for its answer."""
 
@@ -40,9 +43,12 @@ class Inquirer:
     run_sync: RunSync
     evidence_timeout: timedelta
 
-    async def ask(self, step: Step[Any], attempt: str) -> dict[str, Finding]:
-        """Ask every source of a step; one finding for each, in the order of their declaration."""
-        findings, ended_at = await self._round(step, attempt, step.sources)
+    async def ask(self, step: Step[Any], attempt: str, on_answer: OnAnswer | None = None) -> dict[str, Finding]:
+        """Ask every source of a step; one finding for each, in the order of their declaration.
+
+        One that is judged once more is told of once more.
+        """
+        findings, ended_at = await self._round(step, attempt, step.sources, on_answer)
         if all(type(finding) is Passed for finding in findings.values()):
             now = self.clock.now()
             stale = {
@@ -50,25 +56,36 @@ class Inquirer:
                 for name, source in step.sources.items()
                 if type(source) is JournalWindowEvidence and now.ns_since(ended_at[name]) > _FRESH_NS
             }
-            again, _ = await self._round(step, attempt, stale)
+            again, _ = await self._round(step, attempt, stale, on_answer)
             findings |= again
         return findings
 
     async def _round(
-        self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource]
+        self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource], on_answer: OnAnswer | None
     ) -> tuple[dict[str, Finding], dict[str, Instant]]:
         calls: dict[str, Limited[Finding]] = {}
+        windows: dict[str, Coverage] = {}
+        began = self.clock.now()
         for name, source in sources.items():
             subject = Attempt(self.migration, plain(step.from_phase), plain(step.to_phase), name, attempt)
-            calls[name] = Limited(self._question(source, subject), source.timeout or self.evidence_timeout)
-        settled = await gather_within(self.clock, calls)
-        findings: dict[str, Finding] = {}
-        for name in sources:
-            result = settled[name].result
-            findings[name] = result.value if isinstance(result, Ok) else _broken(result.error)
+            calls[name] = Limited(self._question(source, subject, windows), source.timeout or self.evidence_timeout)
+
+        def tell(name: str, settled: Settled[Finding]) -> None:
+            took = timedelta(microseconds=settled.at.ns_since(began) // 1_000)
+            answer = SourceAnswer(name, verdict_of(_finding(settled)), took, windows.get(name))
+            try:
+                assert on_answer is not None
+                on_answer(answer)
+            except Exception:
+                _logger.exception("on_answer failed at the answer of %s", name)
+
+        settled = await gather_within(self.clock, calls, tell if on_answer else None)
+        findings = {name: _finding(settled[name]) for name in sources}
         return findings, {name: each.at for name, each in settled.items()}
 
-    def _question(self, source: AnySource, subject: Attempt) -> Callable[[], Awaitable[Finding]]:
+    def _question(
+        self, source: AnySource, subject: Attempt, windows: dict[str, Coverage]
+    ) -> Callable[[], Awaitable[Finding]]:
         async def ask() -> Passed | EvidenceFailure:
             running_attempt.set(subject)
             if isinstance(source, JournalWindowEvidence):
@@ -76,6 +93,7 @@ class Inquirer:
                 asked = self.clock.now()
                 answer = await self.journal_store.query(source.query, source.window)
                 window = check_window(answer).up_to_now(asked, self.clock.now())
+                windows[subject.source] = Coverage.of(window, source.window)
                 return judge_window(source, window, source.predicate(window))
             return judge_answer(await self._answer_of(source.check))
 
@@ -86,6 +104,10 @@ class Inquirer:
             return await check()
         answer = await self.run_sync(check)
         return await answer if inspect.isawaitable(answer) else answer
+
+
+def _finding(settled: Settled[Finding]) -> Finding:
+    return settled.result.value if isinstance(settled.result, Ok) else _broken(settled.result.error)
 
 
 def _broken(error: BaseException) -> Exception:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Generic, overload
 
+import attrs
 from typing_extensions import ParamSpec, TypeVar
 
 from phyxius.clock import Clock, SystemClock, run_in_thread
@@ -22,7 +23,8 @@ from phyxius.migration._evidence import JournalWindowEvidence, check_duration
 from phyxius.migration._inquiry import Inquirer, RunSync
 from phyxius.migration._memory_journal_store import create_memory_journal_store
 from phyxius.migration._memory_phase_store import create_memory_phase_store
-from phyxius.migration._outcomes import Advanced, AdvanceError, Readiness
+from phyxius.migration._outcomes import Advanced, AdvanceError, OnAnswer, Readiness, SourceAnswer
+from phyxius.migration._phased_calls import PhasedCalls
 from phyxius.migration._spec import MigrationSpec
 from phyxius.migration._stores import JournalStore, PhaseStore
 from phyxius.migration._wording import plain, representation
@@ -51,6 +53,21 @@ class Migration(Generic[P]):
         """The name of the spec."""
         return self._spec.name
 
+    @property
+    def journal(self) -> Journal[Any]:
+        """The journal that takes its audit events."""
+        return self._runtime.journal
+
+    @property
+    def phase_store(self) -> PhaseStore:
+        """The store that holds its phase."""
+        return self._runtime.phase_store
+
+    @property
+    def journal_store(self) -> JournalStore:
+        """The store that its journal windows are asked of."""
+        return self._runtime.inquirer.journal_store
+
     async def current_phase(self) -> P:
         """The phase now: a live read of the phase store, every time.
 
@@ -64,7 +81,9 @@ class Migration(Generic[P]):
         except (KeyError, TypeError):
             raise self._unknown(recorded) from None
 
-    async def advance(self, to: P | None = None) -> Result[Advanced[P], AdvanceError[P]]:
+    async def advance(
+        self, to: P | None = None, *, on_answer: OnAnswer | None = None
+    ) -> Result[Advanced[P], AdvanceError[P]]:
         """Take the next step, if every source that guards it is a true `Ok` now.
 
         The phase is read once, all sources are asked at once, and the step is a compare-and-set against the
@@ -75,17 +94,22 @@ class Migration(Generic[P]):
         Args:
             to: The phase that the caller means to reach; if another one is next, nothing moves. Give it wherever
                 two people, or a cron job and a person, may press at once.
+            on_answer: Is told of the answer of each source as it comes, for progress on a screen; a source that is
+                judged twice is told of twice. It decides nothing.
 
         Returns:
             `Ok(Advanced(...))`, or `Err` of what blocked it: `AlreadyAtFinal`, `EvidenceFailed`,
             `EvidenceErrored`, `CasLost`, `NotNext`, `StoreErrored` or `SpecChanged`. It does not raise.
         """
-        return await AdvanceCall(self._runtime, to).run()
+        return await AdvanceCall(self._runtime, to, on_answer).run()
 
-    async def readiness(self) -> Readiness[P]:
+    async def readiness(self, *, on_answer: OnAnswer | None = None) -> Readiness[P]:
         """What `advance()` would find now: the same evaluation, and neither a transition nor an audit event.
 
         It is for people, dashboards and CI. No `advance()` ever relies on it.
+
+        Args:
+            on_answer: As for `advance()`.
 
         Raises:
             UnknownPhaseError: The store answered with a phase that the spec does not have.
@@ -101,36 +125,68 @@ class Migration(Generic[P]):
         step = next_step(self._spec, recorded, None)
         if not isinstance(step, Step):
             return Readiness(self._phases[recorded], None, {}, ready=False, ready_at=None)
-        return readiness_of(step, await self._runtime.inquirer.ask(step, uuid.uuid4().hex))
+        answers: dict[str, SourceAnswer] = {}
+
+        def told(answer: SourceAnswer) -> None:
+            answers[answer.source] = answer
+            if on_answer is not None:
+                on_answer(answer)
+
+        found = readiness_of(step, await self._runtime.inquirer.ask(step, uuid.uuid4().hex, told))
+        coverage = {name: answer.coverage for name, answer in answers.items() if answer.coverage is not None}
+        return attrs.evolve(found, coverage=coverage)
 
     @overload
-    def by_phase(self, handlers: Mapping[P, Callable[Q, Awaitable[R]]], /) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    def by_phase(
+        self, handlers: Mapping[P, Callable[Q, Awaitable[R]]], /, *, record_as: str | None = None
+    ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
     @overload
     def by_phase(
-        self, handlers: Mapping[P, Callable[Q, R | Awaitable[R]]], /
+        self, handlers: Mapping[P, Callable[Q, R | Awaitable[R]]], /, *, record_as: str | None = None
     ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
-    def by_phase(self, handlers: Mapping[P, Callable[..., Any]], /) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def by_phase(
+        self, handlers: Mapping[P, Callable[..., Any]], /, *, record_as: str | None = None
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
         """One async callable that reads the phase at each call and hands over to the function for it.
 
         Args:
             handlers: For each phase of the spec an async or a plain function, all with the same signature.
+            record_as: Records each call in the journal under this name, as `recorded` does, with the phase that it
+                ran under as `observed["phase"]`, which `ran_under` finds.
 
         Returns:
             A callable with their signature; it raises what `current_phase()` and the functions raise.
 
         Raises:
-            SpecError: A phase is missing or is not of the spec, or a value cannot be called.
+            SpecError: A phase is missing or is not of the spec, a value cannot be called, or is a generator that
+                should be recorded.
         """
-        self._check_handlers(handlers)
+        self._check_handlers(handlers, record_as)
         routes = dict(handlers)
 
         async def route(*args: Any, **kwargs: Any) -> Any:
             answer = routes[await self.current_phase()](*args, **kwargs)
             return await answer if inspect.isawaitable(answer) else answer
 
-        return functools.wraps(next(iter(routes.values())))(route)
+        if record_as is None:
+            return functools.wraps(next(iter(routes.values())))(route)
+        calls = PhasedCalls(self.journal, record_as, self._spec.order)
 
-    def _check_handlers(self, handlers: Mapping[P, Callable[..., Any]]) -> None:
+        async def recorded_route(*args: Any, **kwargs: Any) -> Any:
+            while True:
+                with calls.begin() as recording:
+                    phase = await self.current_phase()
+                calls.runs_under(recording, phase)
+                with recording:
+                    # Other processes know of it only once it is stored, and may have gone on since the phase was read.
+                    if await recording.keep_start_async() and await self.current_phase() != phase:
+                        continue
+                    answer = routes[phase](*args, **kwargs)
+                    return recording.checked(await answer if inspect.isawaitable(answer) else answer)
+
+        return functools.wraps(next(iter(routes.values())))(recorded_route)
+
+    def _check_handlers(self, handlers: Mapping[P, Callable[..., Any]], record_as: str | None) -> None:
         missing = [plain(phase) for phase in self._spec.order if phase not in handlers]
         unknown = [plain(phase) for phase in handlers if phase not in self._phases]
         if missing or unknown:
@@ -140,6 +196,15 @@ class Migration(Generic[P]):
         for phase, handler in handlers.items():
             if not callable(handler):
                 raise SpecError(f"by_phase() needs a function for each phase, not {handler!r}", self.name, phase)
+            if record_as is not None and (inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler)):
+                raise SpecError(
+                    "a generator cannot be recorded: it has no one end; write `with recorded(...)` around the work "
+                    "that counts",
+                    self.name,
+                    phase,
+                )
+        if record_as is not None and (not isinstance(record_as, str) or not record_as):
+            raise SpecError(f"record_as must be a text that is not empty, not {record_as!r}", self.name)
 
     def _unknown(self, recorded: object) -> UnknownPhaseError:
         return UnknownPhaseError(self.name, recorded, tuple(map(plain, self._spec.order)))

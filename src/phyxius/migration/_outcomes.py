@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeAlias
 
 import attrs
@@ -13,6 +13,7 @@ from phyxius.clock import Instant
 from phyxius.fp import Ok
 from phyxius.handler import HandlerError
 from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._window import Coverage
 from phyxius.migration._wording import OTHER_ORDER, listed, plain
 
 P_co = TypeVar("P_co", bound=str, default=str, covariant=True)
@@ -190,6 +191,27 @@ Verdict: TypeAlias = Ok[object] | EvidenceFailure | Exception
 
 
 @attrs.frozen
+class SourceAnswer:
+    """The answer of one source, told as it comes; what counts is what `advance()` or `readiness()` answers in the end.
+
+    Attributes:
+        source: The name of the source.
+        verdict: What it learned, why it said no, or how it broke.
+        took: How long after the question it came.
+        coverage: What the journal could vouch for, where a journal window was read; else None.
+    """
+
+    source: str
+    verdict: Verdict
+    took: timedelta
+    coverage: Coverage | None = None
+
+
+OnAnswer: TypeAlias = Callable[[SourceAnswer], None]
+"""Is told of each answer as it comes. It must not take long; what it raises is logged, and changes nothing."""
+
+
+@attrs.frozen
 class Readiness(Generic[P_co]):
     """What `advance()` would find now.
 
@@ -199,6 +221,7 @@ class Readiness(Generic[P_co]):
         verdicts: What became of each source.
         ready: Whether all of them were `Ok`, and there is a next phase.
         ready_at: The earliest time at which all that blocks can pass, where every blocker knows its own.
+        coverage: What the journal could vouch for, for each source whose journal window was read.
     """
 
     phase: P_co
@@ -206,6 +229,7 @@ class Readiness(Generic[P_co]):
     verdicts: Mapping[str, Verdict]
     ready: bool
     ready_at: datetime | None
+    coverage: Mapping[str, Coverage] = attrs.field(factory=dict, kw_only=True)
 
 
 def describe(error: BaseException) -> str:

@@ -37,4 +37,5 @@ def phase_reached(other_migration: Migration[P], phase: P) -> SchemaAppliedEvide
             )
         )
 
+    check.__doc__ = f'migration "{other_migration.name}" is at "{phase}", or past it'
     return schema_applied(check)

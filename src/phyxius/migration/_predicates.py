@@ -13,7 +13,7 @@ from phyxius.handler import HandlerEvent, ObservedSoFar, PartlyKnown
 from phyxius.migration._errors import SpecError
 from phyxius.migration._failure import Evidence, EvidenceFailure, Predicate
 from phyxius.migration._window import JournalWindow, is_plain_function
-from phyxius.migration._wording import counted
+from phyxius.migration._wording import counted, described
 
 Test = Callable[[HandlerEvent], bool]
 
@@ -21,6 +21,9 @@ Test = Callable[[HandlerEvent], bool]
 @attrs.frozen
 class NoEvents:
     """The claim that nothing happened; a class, so that `journal_window` knows it."""
+
+    def __str__(self) -> str:
+        return "no events"
 
     def __call__(self, window: JournalWindow) -> Evidence[dict[str, int]]:
         """Judge a window."""
@@ -37,7 +40,7 @@ class NoEvents:
                     "count": len(window),
                     "newest": newest.completed_at.wall,
                     "name": newest.name,
-                    "observed": _known(newest),
+                    "observed": known(newest),
                     "error": newest.error,
                     "correlation_id": newest.correlation_id,
                     **({"recorded_by": dict(window.recorded_by)} if window.recorded_by else {}),
@@ -81,10 +84,11 @@ def every_event(test: Test) -> Predicate[dict[str, int]]:
             EvidenceFailure(
                 f"{len(wrong):,} of {counted(len(window), 'event')} fail the test, the newest at "
                 f"{newest.completed_at.wall.isoformat()}; mend what causes them",
-                {"failing": len(wrong), "count": len(window), "observed": _known(newest)},
+                {"failing": len(wrong), "count": len(window), "observed": known(newest)},
             )
         )
 
+    judge.__doc__ = f'events, of which each passes "{described(test)}",'
     return judge
 
 
@@ -122,6 +126,7 @@ def rate_below(test: Test, threshold: float, *, min_events: int) -> Predicate[di
             )
         )
 
+    judge.__doc__ = f'at least {counted(min_events, "event")}, a share below {threshold:g} of them "{described(test)}",'
     return judge
 
 
@@ -140,6 +145,7 @@ def at_least(n: int) -> Predicate[dict[str, int]]:
             EvidenceFailure(f"saw {counted(len(window), 'event')}; {n:,} needed", {"count": len(window), "needed": n})
         )
 
+    judge.__doc__ = f"at least {counted(n, 'event')}"
     return judge
 
 
@@ -180,7 +186,7 @@ def _unfinished(event: HandlerEvent) -> str:
     return ""
 
 
-def _known(event: HandlerEvent) -> dict[str, object]:
+def known(event: HandlerEvent) -> dict[str, object]:
     """What is known of what an event observed."""
     observed = event.observed
     return dict(observed.known if isinstance(observed, PartlyKnown) else observed)

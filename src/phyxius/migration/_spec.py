@@ -10,7 +10,8 @@ import attrs
 from typing_extensions import TypeVar
 
 from phyxius.migration._errors import SpecError
-from phyxius.migration._evidence import SOURCE_TYPES, AnySource
+from phyxius.migration._evidence import SOURCE_TYPES, AnySource, JournalWindowEvidence
+from phyxius.migration._ran_under import RanUnder
 
 P = TypeVar("P", bound=str, default=str)
 
@@ -81,6 +82,9 @@ class MigrationSpec(Generic[P]):
                 phase,
                 name,
             )
+        where = source.query.where if isinstance(source, JournalWindowEvidence) else None
+        if isinstance(where, RanUnder) and not where.is_other and (problem := where.problem(self.phases)):
+            raise SpecError(f"{problem}; of= says that they are those of another migration", self.name, phase, name)
 
     @property
     def order(self) -> tuple[P, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import timedelta
 
 _LONGEST_REPR = 1_000
+_LONGEST_LINE = 200
 
 
 def counted(count: int, noun: str) -> str:
@@ -21,6 +23,22 @@ def span(duration: timedelta) -> str:
 def plain(phase: object) -> str:
     """A phase as an exact `str`: its value, whatever the `__str__` of an enum makes of it."""
     return str.__str__(phase) if isinstance(phase, str) else representation(phase)
+
+
+def described(function: object) -> str:
+    """What a function is for: what it says of itself as a `str`, the first line of its docstring, or its name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    own = type(function)
+    name = own.__name__
+    try:
+        name = getattr(function, "__name__", name)
+        doc = function.__doc__ if hasattr(function, "__name__") else own.__doc__
+        text = str(function) if own.__str__ is not object.__str__ else doc or ""
+    except Exception:  # noqa: BLE001 - a foreign __str__
+        text = ""
+    line = text.strip().partition("\n")[0].strip().removesuffix(".") or name.replace("_", " ")
+    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 
 def representation(value: object) -> str:

@@ -88,7 +88,7 @@ def test_it_can_be_sent_to_another_process() -> None:
     """As every exception of ours."""
     error = pickle.loads(pickle.dumps(ServerStoreError("db", "busy", "why")))
     assert (error.place, error.problem, error.detail) == ("db", "busy", "why")
-    assert str(ServerStoreError("db", "not_open")).endswith("as stores:`")
+    assert str(ServerStoreError("db", "not_open")).endswith("with opened(stores):`")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from phyxius.migration import (
     create_memory_phase_store,
     create_migration,
     define_migration,
+    demand_of,
 )
 from tests.servers import server
 
@@ -407,3 +408,32 @@ async def test_a_replica_is_not_asked(postgres: Shop, monkeypatch: pytest.Monkey
     replica = attrs.evolve(dialects._DIALECTS["postgresql"], read_only="true")
     monkeypatch.setitem(dialects._DIALECTS, "postgresql", replica)
     assert "it is a replica, which may lag behind" in await asked(has_schema(postgres.engine, table="quotes"))
+
+
+# -- in words
+
+
+def test_what_they_demand() -> None:
+    """A screen tells what is looked at, with names where the values of a query go."""
+    engine = sa.create_engine("sqlite://")
+    quotes = sa.table("quotes", sa.column("id"), sa.column("customer"))
+    left = sa.select(quotes.c.id).where(quotes.c.customer == "a secret")
+    told = {
+        "the table quotes is there": has_schema(engine, table="quotes"),
+        "the table quotes is there, with the columns a, b and the indexes i": has_schema(
+            engine, table="quotes", columns=["b", "a"], indexes=["i"]
+        ),
+        "no row is left of quotes: SELECT quotes.id FROM quotes WHERE quotes.customer = :customer_1": no_rows(
+            engine, left
+        ),
+        "no row is left of quotes: what its query selects": no_rows(
+            engine, left.where(sa.func.coalesce(quotes.c.customer, _OfOneDatabase()))
+        ),
+        "no build is connected any more that would be harmed": no_sessions(engine, str.isdigit),
+    }
+    for demand, evidence in told.items():
+        assert demand_of(evidence) == demand
+
+
+class _OfOneDatabase(sa.ColumnElement[str]):
+    inherit_cache = False

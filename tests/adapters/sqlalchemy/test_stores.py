@@ -136,7 +136,7 @@ async def test_it_works_while_it_is_open(place: ServerPlace) -> None:
     """Before and after it says what to do."""
     stores = open_stores(place.url)
     for _ in range(2):
-        with pytest.raises(ServerStoreError, match="inside `async with open_stores") as caught:
+        with pytest.raises(ServerStoreError, match="inside `async with stores:`") as caught:
             await stores.phase_store(SPEC).current()
         assert caught.value.problem == "not_open"
         with pytest.raises(ServerStoreError, match="inside `async with"):

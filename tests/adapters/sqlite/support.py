@@ -70,12 +70,16 @@ def contents(path: Path) -> dict[str, list[Any]]:
     return rows
 
 
+before: frozenset[threading.Thread] = frozenset()
+"""The threads that other tests have left, such as those of a program that ends in the middle."""
+
+
 def worker_threads() -> set[threading.Thread]:
-    """The threads of stores; those that run one call are waited for, as they end by themselves."""
+    """The threads of this test's stores; those that run one call are waited for, as they end by themselves."""
     for thread in threading.enumerate():
         if thread.name == "phyxius-call":
             thread.join(30)
-    return {thread for thread in threading.enumerate() if thread.name.startswith("phyxius")}
+    return {thread for thread in threading.enumerate() if thread.name.startswith("phyxius")} - before
 
 
 class _Cancelled:

@@ -238,7 +238,7 @@ async def test_it_is_not_open(tmp_path: Path, method: Method) -> None:
     """Before it is opened, and after it was closed, each method says so, and starts no thread."""
     stores = open_file_stores(tmp_path / NAME, clock=create_controlled_clock())
     for _ in range(2):
-        with pytest.raises(FileStoreError, match="use its stores inside `async with open_file_stores"):
+        with pytest.raises(FileStoreError, match="use it inside `async with stores:`"):
             await method(stores)
         with pytest.raises(FileStoreError):
             stores._database.write_together_blocking(Group())

@@ -1,12 +1,12 @@
 """Phases, journal and signatures in a PostgreSQL, MySQL or MariaDB database, over SQLAlchemy: stores for a fleet."""
 
+from phyxius.adapters._asking import NotAskedError
 from phyxius.adapters._attestations import SqlAttestations
 from phyxius.adapters._journal_store import SqlJournalStore
-from phyxius.adapters._orders import PassedPhasesChangedError
+from phyxius.adapters._orders import Order, PassedPhasesChangedError
 from phyxius.adapters._phase_store import SqlPhaseStore
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._signatures import Signature
-from phyxius.adapters.sqlalchemy._engines import NotAskedError
 from phyxius.adapters.sqlalchemy._errors import ServerProblem, ServerStoreError
 from phyxius.adapters.sqlalchemy._evidence import has_schema, no_rows, no_sessions
 from phyxius.adapters.sqlalchemy._schema import metadata, metadata_for
@@ -14,6 +14,7 @@ from phyxius.adapters.sqlalchemy._stores import ServerStores, create_schema, ope
 
 __all__ = [
     "NotAskedError",
+    "Order",
     "PassedPhasesChangedError",
     "Recorder",
     "ServerProblem",

@@ -76,7 +76,7 @@ class ServerDatabase:
 
     # -- its life
 
-    async def open(self) -> None:
+    async def open(self, *, create: bool = True) -> None:  # noqa: ARG002 - nothing is made here, ever
         """Connect, and see whether the tables are there, and of our version.
 
         Raises:
@@ -157,6 +157,11 @@ class ServerDatabase:
         if self._blocking is not None:
             await self._blocking.close()
             await self._blocking.engine.dispose()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return self._lane is not None
 
     def check_open(self) -> None:
         """Refuse to work before it is opened, after it is closed, and in a forked child."""

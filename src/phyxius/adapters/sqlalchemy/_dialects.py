@@ -10,6 +10,7 @@ import attrs
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from phyxius.adapters._asking import MYSQL_READ_ONLY, POSTGRESQL_READ_ONLY
 from phyxius.adapters._database import READ_ONLY, Dialect
 from phyxius.adapters.sqlalchemy._schema import Naming
 from phyxius.migration import SpecError
@@ -86,8 +87,7 @@ class ServerDialect:
 _MYSQL = ServerDialect(
     now="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 1000",
     own_now=":now",
-    # Newer ones have words where others have a number. The second is how a shared storage tells its readers.
-    read_only="CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF') OR @@global.innodb_read_only",
+    read_only=MYSQL_READ_ONLY,
     charset="@@character_set_client",  # the tables have theirs from us
     or_nothing="ON DUPLICATE KEY UPDATE {column} = {column}",
     returning="",
@@ -100,7 +100,7 @@ _DIALECTS = {
     "postgresql": ServerDialect(
         now="CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) * 1000",
         own_now="CAST(:now AS bigint)",
-        read_only="pg_is_in_recovery()",
+        read_only=POSTGRESQL_READ_ONLY,
         charset="CASE WHEN current_setting('client_encoding') <> 'UTF8' THEN current_setting('client_encoding')"
         " ELSE current_setting('server_encoding') END",
         or_nothing="ON CONFLICT DO NOTHING",

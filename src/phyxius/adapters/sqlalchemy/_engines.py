@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,29 +11,26 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from phyxius.adapters._asking import Answers, Found, NotAskedError, all_of
 from phyxius.adapters.sqlalchemy._dialects import find_dialect
 from phyxius.adapters.sqlalchemy._errors import driver_error, first_line, place_of
 from phyxius.clock import run_in_thread
-from phyxius.fp import Err, Result, err, ok
+from phyxius.fp import Result, err
 from phyxius.migration import EvidenceFailure, SchemaAppliedEvidence, SpecError, schema_applied
 
 AnyEngine: TypeAlias = sa.Engine | AsyncEngine
 EngineSource: TypeAlias = AnyEngine | Sequence[AnyEngine] | Callable[[], AnyEngine | Sequence[AnyEngine]]
-Found: TypeAlias = Mapping[str, object]
-Answers: TypeAlias = Mapping[str, Found]
 Check: TypeAlias = Callable[[sa.Connection], Result[Found, str]]
 
 _WANTED = "an engine of SQLAlchemy is wanted, sync or async, several of them, or a callable that returns them"
 
 
-class NotAskedError(Exception):
-    """A database could not be asked; the message names it, and says why."""
-
-
-def evidence_of(source: EngineSource, check: Check, timeout: timedelta | None = None) -> SchemaAppliedEvidence[Answers]:
+def evidence_of(
+    source: EngineSource, check: Check, timeout: timedelta | None, demand: str
+) -> SchemaAppliedEvidence[Answers]:
     """Evidence that a check of a connection is `Ok` in every database of some engines, and none of them a replica.
 
-    Its payload has what each database answered, by where that is.
+    Its payload has what each database answered, by where that is. `demand` says what it asks for, in words.
 
     Raises:
         SpecError: There is no engine, and no callable that might return one.
@@ -43,13 +40,9 @@ def evidence_of(source: EngineSource, check: Check, timeout: timedelta | None = 
 
     async def ask() -> Result[Answers, EvidenceFailure]:
         engines = _engines(source() if callable(source) else source)
-        answers = [(place_of(engine.url), await _asked(engine, check)) for engine in engines]
-        failures = {place: answer.error for place, answer in answers if isinstance(answer, Err)}
-        if failures:
-            reasons = "; ".join(f"{place}: {reason}" for place, reason in failures.items())
-            return err(EvidenceFailure(reasons, {"failures": failures}))
-        return ok({place: answer.value for place, answer in answers if not isinstance(answer, Err)})
+        return all_of([(place_of(engine.url), await _asked(engine, check)) for engine in engines])
 
+    ask.__doc__ = demand
     return schema_applied(ask, timeout=timeout)
 
 

@@ -44,7 +44,7 @@ _PROBLEMS: dict[ServerProblem, str] = {
     "busy": "others were in the way for too long, and nothing was changed; look for a transaction that stays open",
     "unreachable": "it cannot be reached, or did not answer in time; see that it runs, that the network lets this"
     " process through, and that the engine's pool has a connection left",
-    "not_open": "it is not open; use its stores inside `async with open_stores(...) as stores:`",
+    "not_open": "it is not open; use it inside `async with stores:`, or without an event loop `with opened(stores):`",
     "not_recorded": "what this process records is not kept in it, so it cannot vouch even for itself; enter "
     "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
     "failed": "it refused, and nothing was changed; mend what it complains of, or restart this process",

@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import visitors
 
-from phyxius.adapters.sqlalchemy._engines import Answers, EngineSource, Found, evidence_of
+from phyxius.adapters._asking import Answers, Found
+from phyxius.adapters.sqlalchemy._engines import EngineSource, evidence_of
 from phyxius.fp import Result, err, ok
 from phyxius.migration import SchemaAppliedEvidence, SpecError
 
@@ -62,7 +64,7 @@ def no_rows(
                 return err(f"there is no row at all in {name}, so that none is left proves nothing")
         return ok({"rows": 0})
 
-    return evidence_of(engine, check, timeout)
+    return evidence_of(engine, check, timeout, f"no row is left of {_listed(tables)}: {_sql(statement)}")
 
 
 def has_schema(
@@ -118,7 +120,9 @@ def has_schema(
             problems = _unfinished(connection, table, place, indexes, constraints)
         return err("; ".join(problems)) if problems else ok({kind: sorted(names) for kind, names in wanted.items()})
 
-    return evidence_of(engine, check, timeout)
+    kinds = {"columns": columns, "indexes": indexes, "constraints": constraints}
+    parts = " and ".join(f"the {kind} {_listed(names)}" for kind, names in kinds.items() if names)
+    return evidence_of(engine, check, timeout, f"the table {table} is there{', with ' if parts else ''}{parts}")
 
 
 def no_sessions(
@@ -160,7 +164,7 @@ def no_sessions(
             return err("nobody else is connected there, which proves nothing: is it the right database?")
         return ok({"sessions": sorted(set(names))})
 
-    return evidence_of(engine, check, timeout)
+    return evidence_of(engine, check, timeout, "no build is connected any more that would be harmed")
 
 
 # Who else there is everybody may see, but not what kind of backend it is.
@@ -214,6 +218,14 @@ def _listed(names: Iterable[str]) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
     return (", ".join(listed[:10]) or "none") + more
+
+
+def _sql(statement: sa.Select[Any]) -> str:
+    """The statement in one line, with names where its values go."""
+    try:
+        return " ".join(str(statement).split())
+    except CompileError:  # only some databases know how to say it
+        return "what its query selects"
 
 
 def _tables(statement: object) -> dict[str, sa.TableClause]:

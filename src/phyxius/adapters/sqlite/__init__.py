@@ -2,7 +2,7 @@
 
 from phyxius.adapters._attestations import SqlAttestations
 from phyxius.adapters._journal_store import SqlJournalStore
-from phyxius.adapters._orders import PassedPhasesChangedError
+from phyxius.adapters._orders import Order, PassedPhasesChangedError
 from phyxius.adapters._phase_store import SqlPhaseStore
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._signatures import Signature
@@ -13,6 +13,7 @@ __all__ = [
     "FileProblem",
     "FileStoreError",
     "FileStores",
+    "Order",
     "PassedPhasesChangedError",
     "Recorder",
     "Signature",

@@ -119,8 +119,8 @@ class FileDatabase:
         """What the stores raise."""
         return FileStoreError(self.path, problem, detail)
 
-    async def open(self) -> None:
-        """Make the file, or bring it to our version, unless it is another's.
+    async def open(self, *, create: bool = True) -> None:
+        """Make the file, unless it must not be, or bring it to our version, unless it is another's.
 
         Raises:
             FileStoreError: It cannot be used.
@@ -131,7 +131,7 @@ class FileDatabase:
             raise RuntimeError(f"{self.path} is open here already")
         self._opened = True
         try:
-            self._file, self.name = await run_in_thread(self._prepare)
+            self._file, self.name = await run_in_thread(partial(self._prepare, create=self._create and create))
         finally:
             self._opened = self._file is not None
         self._make_workers()
@@ -179,6 +179,11 @@ class FileDatabase:
     def _while_open(self, workers: Workers[FileConnection]) -> Workers[FileConnection]:
         self.check_open()
         return workers
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return self._file is not None
 
     def check_open(self) -> None:
         """Refuse to work before it is opened, after it is closed, and in a forked child."""
@@ -250,11 +255,11 @@ class FileDatabase:
             stack.pop_all()
             return connection
 
-    def _prepare(self) -> tuple[tuple[int, int], str]:
+    def _prepare(self, *, create: bool) -> tuple[tuple[int, int], str]:
         status = _status(self.path)
         if status is not None and not stat.S_ISREG(status.st_mode):
             raise FileStoreError(self.path, "unreachable", "it is no file")
-        if not self._create and (status is None or not status.st_size):
+        if not create and (status is None or not status.st_size):
             raise FileStoreError(self.path, "missing")
         if status is not None and (other := _other_name(self.path, status)):
             raise FileStoreError(self.path, "unreachable", other)
@@ -262,9 +267,9 @@ class FileDatabase:
             if status is not None and status.st_size:
                 with contextlib.closing(self._connect("ro")) as connection:
                     self._look_at(connection)
-            with contextlib.closing(self._connect("rwc" if self._create else "rw")) as connection:
+            with contextlib.closing(self._connect("rwc" if create else "rw")) as connection:
                 self._look_at(connection)
-                if not self._create and not schema.version_of(connection):
+                if not create and not schema.version_of(connection):
                     raise FileStoreError(self.path, "missing")
                 if schema.version_of(connection) < len(schema.UPGRADES):
                     self._upgrade(connection)

@@ -36,7 +36,7 @@ _PROBLEMS: dict[FileProblem, str] = {
     "unreachable": "it cannot be opened or read; check that its directory exists and can be read and written",
     "replaced": "it was replaced or removed while it was open, so this process would go on with another one than "
     "the rest; restart this process, and restore the file if it was removed by mistake",
-    "not_open": "it is not open; use its stores inside `async with open_file_stores(...) as stores:`",
+    "not_open": "it is not open; use it inside `async with stores:`, or without an event loop `with opened(stores):`",
     "not_recorded": "what this process records is not kept in it, so it cannot vouch even for itself; enter "
     "stores.recorder(journal, name=...), with audit_only=True if it runs no handlers",
     "failed": "SQLite refused, and nothing was changed; mend what it complains of, or restart this process",
