@@ -1,0 +1,186 @@
+"""Taking the next step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.text import Text
+
+from phyxius.cli._check import Report, report_of
+from phyxius.cli._exits import CommandError, Exit, Terminated
+from phyxius.cli._screen import Line, clean
+from phyxius.cli._session import Session, Subject
+from phyxius.cli._words import ago, when
+from phyxius.fp import Ok, Result
+from phyxius.migration import (
+    Advanced,
+    AdvanceError,
+    AlreadyAtFinal,
+    CasLost,
+    EvidenceErrored,
+    EvidenceFailed,
+    NotNext,
+    SourceAnswer,
+    SpecChanged,
+    StoreErrored,
+)
+
+
+def advance(session: Session, *, name: str, to: str, yes: bool) -> Exit:
+    """Take a migration into its next phase, if every source says yes."""
+    subject = session.named(name)
+    to, screen = subject.declared(to), session.screen
+    before = subject.phase()
+    if to == subject.order[-1] and subject.following(before) == to and not yes:
+        ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
+    reports: dict[str, Report] = {}
+    if subject.following(before) == to:
+        title = Text.assemble((clean(name), "bold"), f"  {clean(before)} → {clean(to)}")
+        screen.show([Line(title)])
+    waiting = dict.fromkeys(subject.sources(to))
+    try:
+        with screen.progress(_asking(waiting)) as update:
+
+            def told(answer: SourceAnswer) -> None:
+                again = answer.source in reports
+                reports[answer.source] = report = report_of(subject, to, answer)
+                waiting.pop(answer.source, None)
+                screen.show([_asked(report, answer, again=again)])
+                update(_asking(waiting))
+
+            result = subject.plain.advance(to, on_answer=told)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(session, subject, before, to, interrupt)
+    return _tell(session, subject, to, result, reports)
+
+
+def ask(question: str, option: str) -> None:
+    """Ask a person; where none can be asked, the option has to say it.
+
+    Raises:
+        CommandError: They say no, or there is nobody.
+    """
+    if not sys.stdin.isatty():
+        raise CommandError(f"{clean(question)} Nobody can be asked here: say {option} to mean it", Exit.USAGE)
+    try:
+        agreed = click.confirm(clean(question), err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise CommandError("nothing was done", Exit.INTERRUPTED) from None
+    if not agreed:
+        raise CommandError("nothing was done", Exit.USAGE)
+
+
+def _asking(waiting: Mapping[str, object]) -> str:
+    return f"asking {', '.join(waiting)}" if waiting else "taking the step"
+
+
+def _asked(report: Report, answer: SourceAnswer, *, again: bool) -> Line:
+    first = next(iter(report.lines()))
+    text = Text(clean(report.reason), "yellow" if report.kind == "refused" else "red") if report.reason else first.text
+    took = f"{answer.took.total_seconds():.2f} s{', asked again' if again else ''}  "
+    return Line(text, Text.assemble(first.lead, (took, "dim")), 1)
+
+
+def _tell(
+    session: Session,
+    subject: Subject,
+    to: str,
+    result: Result[Advanced[Any], AdvanceError[Any]],
+    reports: Mapping[str, Report],
+) -> Exit:
+    outcome = result.value if isinstance(result, Ok) else result.error
+    exit_ = exit_of(subject, to, result)
+    message = None if isinstance(outcome, Advanced) else outcome.message
+    session.screen.json(
+        {
+            "migration": subject.name,
+            "to": to,
+            "outcome": "ADVANCED" if isinstance(outcome, Advanced) else outcome.type,
+            "exit": int(exit_),
+            "message": message,
+            "at": outcome.at.wall if isinstance(outcome, Advanced) else None,
+            "committed": outcome.committed if isinstance(outcome, StoreErrored) else None,
+            "sources": {name: report.told() for name, report in reports.items()},
+        }
+    )
+    session.screen.show(_lines(subject, to, result, exit_, reports))
+    if outcome.audit_error is not None:
+        session.screen.note(f"the journal refused the audit event of this call: {outcome.audit_error}")
+    return exit_
+
+
+def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]]) -> Exit:
+    """How a command ends that called `advance(to)`."""
+    if isinstance(result, Ok):
+        return Exit.DONE
+    match result.error:
+        case AlreadyAtFinal():
+            return Exit.ALREADY_THERE
+        case NotNext(current=current) if subject.order.index(to) <= subject.order.index(current):
+            return Exit.ALREADY_THERE
+        case EvidenceFailed() | NotNext():
+            return Exit.REFUSED
+        case EvidenceErrored():
+            return Exit.ERRORED
+        case CasLost():
+            return Exit.LOST
+        case SpecChanged():
+            return Exit.CHANGED
+        case StoreErrored(committed=committed):
+            return Exit.UNKNOWN if committed == "unknown" else Exit.BROKEN
+
+
+def _lines(
+    subject: Subject,
+    to: str,
+    result: Result[Advanced[Any], AdvanceError[Any]],
+    exit_: Exit,
+    reports: Mapping[str, Report],
+) -> list[Line]:
+    if isinstance(result, Ok):
+        told = f"{subject.name} is at {to} since {when(result.value.at.wall)}"
+        return [Line.of(told, lead="ADVANCED  ", lead_style="bold green")]
+    match result.error:
+        case EvidenceFailed():
+            reason = _why_refused(subject, to, reports)
+        case EvidenceErrored():
+            reason = f"{to} could not be judged, and nothing moved: mend the check or what it asks"
+        case refusal:
+            reason = refusal.message
+    words = {
+        Exit.ALREADY_THERE: ("ALREADY THERE", "bold green"),
+        Exit.REFUSED: ("REFUSED", "bold yellow"),
+        Exit.ERRORED: ("NOT JUDGED", "bold red"),
+        Exit.LOST: ("LOST THE RACE", "bold yellow"),
+        Exit.UNKNOWN: ("UNKNOWN", "bold red"),
+        Exit.BROKEN: ("FAILED", "bold red"),
+        Exit.CHANGED: ("OTHER PHASES", "bold red"),
+    }
+    word, style = words[exit_]
+    return [Line.of(reason, lead=f"{word}  ", lead_style=style)]
+
+
+def _why_refused(subject: Subject, to: str, reports: Mapping[str, Report]) -> str:
+    blocked = [report for report in reports.values() if report.kind == "refused"]
+    times = [report.retry_at for report in blocked]
+    known = [moment for moment in times if moment is not None]
+    told = f"{to} is not proven safe, and nothing moved; `phyxius check {subject.name}` shows more"
+    if known and len(known) == len(times):
+        told += f". Not before {when(max(known))}, {ago(max(known), subject.now())}"
+    return told
+
+
+def _interrupted(session: Session, subject: Subject, before: str, to: str, interrupt: KeyboardInterrupt) -> Exit:
+    """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
+    try:
+        phase = subject.phase()
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
+        session.screen.error(f"interrupted; look where {subject.name} is: phyxius status {subject.name}")
+    else:
+        moved = "it advanced before that" if phase == to != before else "nothing moved"
+        session.screen.error(f"interrupted: {moved}, {subject.name} is at {phase}")
+    return Exit.TERMINATED if isinstance(interrupt, Terminated) else Exit.INTERRUPTED

@@ -1,0 +1,200 @@
+"""Finding the migrations of an application, and opening what they need."""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import inspect
+import socket
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from phyxius.adapters import opened_stores
+from phyxius.blocking import SyncMigration
+from phyxius.cli._exits import CommandError, Exit
+from phyxius.migration import Migration
+
+_SUCH_AS = '"package.module:name", such as "shop.migrations:migration"'
+_WANTED = "a Migration, several of them, or a factory that returns them"
+_EXTRAS = {
+    "sqlalchemy": "postgresql",
+    "asyncpg": "postgresql",
+    "psycopg": "postgresql",
+    "asyncmy": "mysql",
+    "aiomysql": "mysql",
+    "alembic": "alembic",
+    "django": "django",
+}
+
+
+@attrs.frozen
+class Target:
+    """Where an application has its migrations.
+
+    Attributes:
+        module: The module.
+        name: The name in it; dots go deeper.
+        root: The directory that the module is looked for in first.
+    """
+
+    module: str
+    name: str
+    root: Path
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def find_target(app: str | None, directory: Path) -> Target:
+    """What `--app` names, or else the nearest pyproject.toml that names something.
+
+    Raises:
+        CommandError: Neither does, or that is no name.
+    """
+    if app:
+        return _target(app, directory, "--app")
+    for place in (directory, *directory.parents):
+        path = place / "pyproject.toml"
+        if (found := _configured(path)) is not None:
+            return _target(found, place, f"app of [tool.phyxius] in {path}")
+    raise CommandError(
+        "no application is named: give --app MODULE:NAME, set PHYXIUS_APP, or put app = "
+        '"shop.migrations:migration" under [tool.phyxius] into pyproject.toml',
+        Exit.USAGE,
+    )
+
+
+def _configured(path: Path) -> Any:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("phyxius")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CommandError(f"{path} cannot be read: {error}", Exit.USAGE) from error
+    return table.get("app", "") if isinstance(table, dict) else None
+
+
+def _target(app: object, root: Path, where: str) -> Target:
+    module, colon, name = app.partition(":") if isinstance(app, str) else ("", "", "")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise CommandError(f"{where} must be {_SUCH_AS}, not {app!r}", Exit.USAGE)
+    return Target(module, name, root)
+
+
+def load(target: Target) -> object:
+    """Import what a target names.
+
+    Raises:
+        CommandError: There is no such module or name, or the import fails; the error is its cause.
+    """
+    sys.path.insert(0, str(target.root))
+    try:
+        found: object = importlib.import_module(target.module)
+    except ModuleNotFoundError as error:
+        raise CommandError(_not_found(target, error.name or "")) from error
+    except (Exception, SystemExit) as error:
+        raise CommandError(f"{target.module} cannot be imported: {told(error)}; --traceback shows where") from error
+    for part in target.name.split("."):
+        if not hasattr(found, part):
+            raise CommandError(f"{target.module} has no {target.name}{_migrations_of(found)}")
+        found = getattr(found, part)
+    return found
+
+
+def _not_found(target: Target, missing: str) -> str:
+    if target.module == missing or target.module.startswith(f"{missing}."):
+        return f"there is no module {missing}, neither in {target.root} nor among what is installed here"
+    extra = _EXTRAS.get(missing.partition(".")[0])
+    cure = f"pip install 'phyxius-migration[{extra}]'" if extra else "install it here, or run this where the app runs"
+    return f"{target.module} needs {missing}, which is not installed: {cure}"
+
+
+def _migrations_of(module: object) -> str:
+    names = [name for name, each in vars(module).items() if isinstance(each, Migration | SyncMigration)]
+    return f"; it has {', '.join(names)}" if names else f", and it has no other Migration either; wanted is {_WANTED}"
+
+
+@asynccontextmanager
+async def opened_app(
+    found: object, target: Target, *, command: str, create: bool
+) -> AsyncIterator[dict[str, Migration[Any]]]:
+    """The migrations that an application has, by name, with all that they need open.
+
+    Raises:
+        CommandError: It has none, or its factory fails.
+    """
+    async with AsyncExitStack() as stack:
+        migrations = _listed(await _made(found, target, stack), target)
+        name = f"phyxius {command}, {user()} on {socket.gethostname()}"
+        await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))
+        yield migrations
+
+
+async def _made(found: Any, target: Target, stack: AsyncExitStack) -> object:
+    """What a factory makes; what it opens is closed with the stack."""
+    if callable(found) and not isinstance(found, Migration | SyncMigration):
+        try:
+            inspect.signature(found).bind()
+        except (TypeError, ValueError):
+            raise CommandError(f"{target} must be {_WANTED} and needs no argument; it needs some") from None
+        made = await _guarded(found, target)
+        if inspect.isgenerator(made) or inspect.isasyncgen(made):
+            kind = "contextmanager" if inspect.isgenerator(made) else "asynccontextmanager"
+            raise CommandError(f"{target} is a generator: write @contextlib.{kind} above it, and yield the migrations")
+        return await _entered(made, target, stack)
+    return await _entered(found, target, stack)
+
+
+async def _entered(found: Any, target: Target, stack: AsyncExitStack) -> object:
+    if hasattr(found, "__aenter__"):
+        return await _guarded(lambda: stack.enter_async_context(found), target)
+    if hasattr(found, "__enter__"):
+        return await _guarded(lambda: stack.enter_context(found), target)
+    return found
+
+
+async def _guarded(make: Callable[[], Any], target: Target) -> Any:
+    try:
+        made = make()
+        return await made if inspect.isawaitable(made) and not hasattr(made, "__aenter__") else made
+    except (Exception, SystemExit) as error:
+        raise CommandError(f"{target} failed: {told(error)}; --traceback shows where") from error
+
+
+def _listed(found: object, target: Target) -> dict[str, Migration[Any]]:
+    several: list[object] = [found]
+    if isinstance(found, Mapping):
+        several = list(found.values())
+    elif isinstance(found, Iterable) and not isinstance(found, str | bytes):
+        several = list(found)
+    plain = [each.migration if isinstance(each, SyncMigration) else each for each in several]
+    wrong = [each for each in plain if not isinstance(each, Migration)]
+    if wrong or not plain:
+        what = f"a {type(wrong[0]).__name__}" if wrong else "nothing"
+        raise CommandError(f"{target} must be {_WANTED}, and came to {what}")
+    migrations: dict[str, Migration[Any]] = {each.name: each for each in plain if isinstance(each, Migration)}
+    if len(migrations) < len(plain):
+        raise CommandError(f"{target} has two migrations of one name; it must have each once")
+    return migrations
+
+
+def user() -> str:
+    """Who runs the command, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user, as in some containers
+        return "somebody"
+
+
+def told(error: BaseException) -> str:
+    """An error in one line; those of this library speak for themselves."""
+    text = " ".join(str(error).split())
+    if text and type(error).__module__.partition(".")[0] == "phyxius":
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

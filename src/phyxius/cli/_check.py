@@ -1,0 +1,241 @@
+"""How ready a migration is for its next phase."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+from rich.live import Live
+from rich.text import Text
+
+from phyxius.adapters import attestations_of
+from phyxius.cli._exits import Exit
+from phyxius.cli._screen import Line, bar, clean
+from phyxius.cli._session import Session, Subject
+from phyxius.cli._words import ago, brief, of_whole, roughly, when
+from phyxius.fp import Ok
+from phyxius.migration import Coverage, EvidenceFailure, Readiness, SourceAnswer, Verdict, demand_of
+
+_MOST_GAPS = 5
+
+
+@attrs.frozen
+class Report:
+    """What was found of one source.
+
+    Attributes:
+        source: Its name.
+        demand: What it asks for, in words.
+        verdict: What became of it.
+        coverage: What the journal could vouch for, if it was asked.
+        now: When.
+        command: The command that gives what it lacks, if there is one.
+    """
+
+    source: str
+    demand: str
+    verdict: Verdict
+    coverage: Coverage | None
+    now: datetime
+    command: str | None
+
+    @property
+    def kind(self) -> str:
+        """One word for the verdict."""
+        if isinstance(self.verdict, Ok):
+            return "ok"
+        return "refused" if isinstance(self.verdict, EvidenceFailure) else "errored"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not `Ok`."""
+        if isinstance(self.verdict, Ok):
+            return None
+        if isinstance(self.verdict, EvidenceFailure):
+            return self.verdict.reason
+        return f"it could not be judged: {type(self.verdict).__name__}: {self.verdict}".removesuffix(": ")
+
+    @property
+    def observed(self) -> object:
+        """What it learned, or what its failure tells beside the reason and the coverage."""
+        if isinstance(self.verdict, Ok):
+            return self.verdict.value
+        details = dict(self.verdict.details) if isinstance(self.verdict, EvidenceFailure) else {}
+        return {key: each for key, each in details.items() if key not in {"gaps", "missing", "max_gap"} and each}
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When it can pass at the earliest, where that is known."""
+        return self.verdict.retry_at if isinstance(self.verdict, EvidenceFailure) else None
+
+    def lines(self) -> Iterator[Line]:
+        """What people read of it."""
+        style = {"ok": "green", "refused": "yellow", "errored": "red"}[self.kind]
+        sign = {"ok": "✓", "refused": "✗", "errored": "!"}[self.kind]
+        lead = Text.assemble((f"{sign} ", f"bold {style}"), (clean(self.source), "bold"), "  ")
+        yield Line(Text(clean(self.demand), "dim"), lead, 1)
+        if self.reason is not None:
+            yield Line.of(self.reason, style=style, lead="why       ", indent=3)
+        if self.coverage is not None:
+            yield from _coverage_lines(self.coverage)
+        if self.observed not in (None, {}):
+            yield Line.of(brief(self.observed), lead="observed  ", indent=3)
+        if self.retry_at is not None:
+            told = f"not before {when(self.retry_at)}, {ago(self.retry_at, self.now)}"
+            yield Line.of(told, lead="passes    ", indent=3)
+        if self.command is not None:
+            yield Line.of(self.command, lead="to do     ", indent=3)
+
+    def told(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "verdict": self.kind,
+            "demand": self.demand,
+            "reason": self.reason,
+            "observed": self.observed,
+            "retry_at": self.retry_at,
+            "command": self.command,
+            "coverage": None if self.coverage is None else _coverage_told(self.coverage),
+        }
+
+
+def _coverage_lines(coverage: Coverage) -> Iterator[Line]:
+    covered = coverage.window - coverage.total()
+    share = covered / coverage.window
+    text = Text.assemble((bar(share), "green" if share >= 1 else "yellow"), f" {of_whole(covered, coverage.window)}")
+    yield Line(text, Text("covered   "), 3)
+    for gap in coverage.gaps[:_MOST_GAPS]:
+        whose = f", {gap.recorder}" if gap.recorder else ""
+        told = f"{roughly(gap.until - gap.since)} from {when(gap.since)}{whose}: {gap.reason}"
+        yield Line.of(told, lead="missing   ", indent=3)
+    if (more := len(coverage.gaps) - _MOST_GAPS) > 0:
+        yield Line.of(f"and {more} gaps more", lead="          ", indent=3)
+
+
+def _coverage_told(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "window_seconds": coverage.window.total_seconds(),
+        "covered_seconds": (coverage.window - coverage.total()).total_seconds(),
+        "gaps": [
+            {"since": gap.since, "until": gap.until, "reason": gap.reason, "recorder": gap.recorder}
+            for gap in coverage.gaps
+        ],
+    }
+
+
+def _word(text: str) -> str:
+    """A text as one word of a command line."""
+    return shlex.quote(clean(text))
+
+
+def report_of(subject: Subject, to: str, answer: SourceAnswer) -> Report:
+    """The report of an answer."""
+    demand = demand_of(subject.sources(to)[answer.source])
+    command = None
+    if isinstance(answer.verdict, EvidenceFailure) and (to, answer.source) in attestations_of(subject.migration):
+        command = f"phyxius sign {_word(subject.name)} --to {_word(to)} --source {_word(answer.source)}"
+    return Report(answer.source, demand, answer.verdict, answer.coverage, subject.now(), command)
+
+
+def check(session: Session, *, name: str, watch: bool, every: timedelta) -> Exit:
+    """Show how ready a migration is, once or until it is."""
+    subject = session.named(name)
+    if not watch:
+        with session.screen.progress(f"asking the evidence of {name}"):
+            readiness = subject.plain.readiness()
+        _tell(session, subject, readiness)
+        return _exit(readiness)
+    return _watch(session, subject, every)
+
+
+def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
+    screen, pause, before = session.screen, threading.Event(), None
+    live = None
+    if screen.out.is_terminal and not screen.out.is_dumb_terminal and not screen.as_json:
+        live = Live(console=screen.out, auto_refresh=False, vertical_overflow="visible")
+        live.start()
+    try:
+        while True:
+            readiness = subject.plain.readiness()
+            if live is not None:
+                lines = [
+                    *_lines(subject, readiness),
+                    Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim"),
+                ]
+                live.update(screen.rendered(lines), refresh=True)
+            # In a pipe only what has changed is worth a page.
+            elif before != (before := (readiness.phase, _kinds(readiness))) or screen.as_json:
+                _tell(session, subject, readiness)
+            if readiness.ready or readiness.next_phase is None:
+                return _exit(readiness)
+            pause.wait(every.total_seconds())
+    finally:
+        if live is not None:
+            live.stop()
+
+
+def _kinds(readiness: Readiness[Any]) -> Mapping[str, type]:
+    return {name: type(verdict) for name, verdict in readiness.verdicts.items()}
+
+
+def _reports(subject: Subject, readiness: Readiness[Any]) -> list[Report]:
+    if readiness.next_phase is None:
+        return []
+    to = str.__str__(readiness.next_phase)
+    answers = [
+        SourceAnswer(name, verdict, timedelta(0), readiness.coverage.get(name))
+        for name, verdict in readiness.verdicts.items()
+    ]
+    return [report_of(subject, to, answer) for answer in answers]
+
+
+def _tell(session: Session, subject: Subject, readiness: Readiness[Any]) -> None:
+    session.screen.json(
+        {
+            "migration": subject.name,
+            "phase": readiness.phase,
+            "next_phase": readiness.next_phase,
+            "ready": readiness.ready,
+            "ready_at": readiness.ready_at,
+            "sources": {report.source: report.told() for report in _reports(subject, readiness)},
+        }
+    )
+    session.screen.show(_lines(subject, readiness))
+
+
+def _lines(subject: Subject, readiness: Readiness[Any]) -> Iterator[Line]:
+    phase = str.__str__(readiness.phase)
+    if readiness.next_phase is None:
+        yield Line.of(f"{subject.name} is at {phase}, its last phase; nothing is left to do")
+        return
+    to = str.__str__(readiness.next_phase)
+    title = Text.assemble((clean(subject.name), "bold"), f"  {clean(phase)} → {clean(to)}")
+    yield Line(title)
+    for report in _reports(subject, readiness):
+        yield from report.lines()
+    yield Line(_summary(subject, readiness, to))
+
+
+def _summary(subject: Subject, readiness: Readiness[Any], to: str) -> Text:
+    if readiness.ready:
+        return Text.assemble(("READY", "bold green"), f"  phyxius advance {_word(subject.name)} --to {_word(to)}")
+    if any(isinstance(verdict, Exception) for verdict in readiness.verdicts.values()):
+        told = "a source could not be judged: mend the check or what it asks"
+        return Text.assemble(("NOT JUDGED", "bold red"), f"  {told}")
+    told = f"{clean(to)} is not proven safe"
+    if readiness.ready_at is not None:
+        told += f"; not before {when(readiness.ready_at)}, {ago(readiness.ready_at, subject.now())}"
+    return Text.assemble(("NOT READY", "bold yellow"), f"  {told}")
+
+
+def _exit(readiness: Readiness[Any]) -> Exit:
+    if readiness.ready:
+        return Exit.DONE
+    if readiness.next_phase is None:
+        return Exit.ALREADY_THERE
+    broken = any(isinstance(verdict, Exception) for verdict in readiness.verdicts.values())
+    return Exit.ERRORED if broken else Exit.REFUSED

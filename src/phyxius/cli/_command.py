@@ -1,0 +1,144 @@
+"""One call of the command, from the name of the application to the exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback as tracebacks
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from phyxius.blocking import SyncMigration, opened
+from phyxius.cli._advance import advance
+from phyxius.cli._app import find_target, load, opened_app, told
+from phyxius.cli._check import check
+from phyxius.cli._diagram import diagram
+from phyxius.cli._exits import CommandError, Exit, Terminated
+from phyxius.cli._history import history
+from phyxius.cli._screen import Screen
+from phyxius.cli._session import Session
+from phyxius.cli._signatures import revoke, sign, signatures
+from phyxius.cli._status import status
+from phyxius.cli._upkeep import amend, prune
+from phyxius.migration import Migration, SpecChangedError, SpecError, UnknownPhaseError
+
+_COMMANDS: Mapping[str, Callable[..., Exit]] = {
+    "status": status,
+    "check": check,
+    "advance": advance,
+    "history": history,
+    "sign": sign,
+    "revoke": revoke,
+    "signatures": signatures,
+    "amend": amend,
+    "prune": prune,
+    "diagram": diagram,
+}
+
+
+def run(command: str, *, app: str | None, as_json: bool, traceback: bool, create: bool, **options: Any) -> int:
+    """Run a command on the migrations of an application, and say in one line what keeps it from that.
+
+    Args:
+        command: Its name.
+        app: Where the migrations are, as `MODULE:NAME`; None for what pyproject.toml says.
+        as_json: Whether to print JSON.
+        traceback: Whether to show where an error came from.
+        create: Whether to make a file of stores that is not there.
+        options: Its own.
+
+    Returns:
+        The exit code.
+    """
+    screen = Screen.of(sys.stdout, sys.stderr, as_json=as_json)
+    try:
+        with _contained(screen):
+            target = find_target(app, Path.cwd())
+            found = load(target)
+            with opened(opened_app(found, target, command=command, create=create)) as migrations:
+                try:
+                    return _COMMANDS[command](Session(migrations, screen), **options)
+                except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
+                    return _interrupted(screen, interrupt)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(screen, interrupt)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what an application may raise
+        if traceback:
+            tracebacks.print_exception(error)
+        screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
+        screen.error(told(error) + _hint(error))
+        return _exit_of(error)
+
+
+def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:
+    terminated = isinstance(interrupt, Terminated)
+    screen.error("terminated; nothing is torn" if terminated else "interrupted; nothing is torn")
+    return Exit.TERMINATED if terminated else Exit.INTERRUPTED
+
+
+def _exit_of(error: Exception) -> Exit:
+    match error:
+        case CommandError():
+            return error.exit
+        case SpecChangedError() | UnknownPhaseError():
+            return Exit.CHANGED
+        case SpecError():
+            return Exit.USAGE
+        case _:
+            return Exit.BROKEN
+
+
+def _hint(error: Exception) -> str:
+    if getattr(error, "problem", None) == "missing" and hasattr(error, "path"):
+        return "; if it is to be a new one, --create makes it"
+    known = type(error).__module__.partition(".")[0] == "phyxius"
+    return "" if known else "; --traceback shows where"
+
+
+@contextmanager
+def _contained(screen: Screen) -> Iterator[None]:
+    """Let the application print, warn and be terminated without spoiling what is shown."""
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        screen.note(message)
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if in_main else None
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = note
+            yield
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def complete(kind: str, app: str | None, name: str | None) -> list[str]:
+    """What a shell may complete: the names of migrations, or the phases or sources of one.
+
+    Nothing is opened for that, so a factory has nothing to complete, and neither has what cannot be imported.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            found = load(find_target(app, Path.cwd()))
+    except (CommandError, KeyboardInterrupt):
+        return []
+    several = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else [found]
+    migrations = [each.migration if isinstance(each, SyncMigration) else each for each in several]
+    named = {each.name: each for each in migrations if isinstance(each, Migration)}
+    if kind == "names" or name not in named:
+        return list(named)
+    phases = named[name].spec.phases
+    if kind == "phases":
+        return [str.__str__(phase) for phase in phases]
+    return [source for phase in phases.values() for source in phase.evidence]

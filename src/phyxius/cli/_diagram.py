@@ -1,0 +1,41 @@
+"""A migration as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from phyxius.cli._exits import Exit
+from phyxius.cli._screen import clean
+from phyxius.cli._session import Session, Subject
+
+
+def diagram(session: Session, *, name: str) -> Exit:
+    """Print a migration in the language of Mermaid, with the phase that it is at marked."""
+    subject = session.named(name)
+    phase = subject.phase()
+    text = "\n".join(_mermaid(subject, phase))
+    session.screen.json({"migration": name, "phase": phase, "mermaid": text})
+    for line in text.splitlines():
+        session.screen.say(line)
+    return Exit.DONE
+
+
+def _mermaid(subject: Subject, phase: str) -> Iterator[str]:
+    order = subject.order
+    yield "flowchart LR"
+    for number, each in enumerate(order):
+        yield f'    p{number}["{_text(each)}"]'
+    for number, to in enumerate(order[1:]):
+        sources = "<br/>".join(map(_text, subject.sources(to)))
+        yield f'    p{number} -->|"{sources}"| p{number + 1}' if sources else f"    p{number} --> p{number + 1}"
+    current = order.index(phase)
+    if current:
+        yield f"    class {','.join(f'p{number}' for number in range(current))} passed"
+    yield f"    class p{current} current"
+    yield "    classDef current fill:#2da44e,stroke:#116329,color:#ffffff"
+    yield "    classDef passed fill:#eaeef2,stroke:#8c959f,color:#57606a"
+
+
+def _text(text: str) -> str:
+    """A text that Mermaid takes for nothing else."""
+    return "".join(each if each.isalnum() or each in " _-.,:/" else f"#{ord(each)};" for each in clean(text))

@@ -1,0 +1,43 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import attrs
+
+
+class Exit(IntEnum):
+    """The exit codes, so that cron can act on them."""
+
+    DONE = 0
+    BROKEN = 1
+    USAGE = 2
+    ALREADY_THERE = 3
+    ERRORED = 4
+    LOST = 5
+    UNKNOWN = 6
+    CHANGED = 7
+    REFUSED = 75  # what sysexits.h calls a temporary failure
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+@attrs.define(eq=False, slots=False)
+class CommandError(Exception):
+    """What keeps a command from its work: one line that says what is wrong and what to do.
+
+    Attributes:
+        message: That line.
+        exit: How the command ends.
+    """
+
+    message: str
+    exit: Exit = Exit.BROKEN
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as an interrupt, so that what runs ends in order."""

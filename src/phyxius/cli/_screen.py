@@ -1,0 +1,143 @@
+"""What people read: lines with hanging indents, marks, bars and progress, on whatever terminal or pipe there is."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+from phyxius.journal import to_json_value
+
+# What moves the cursor, changes colours, hides, or reverses the order of what follows.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_NARROWEST = 24
+_BAR = 20
+_ASCII = str.maketrans({"✓": "+", "✗": "-", "█": "#", "░": ".", "→": ">", "●": "*", "…": "~"})
+
+
+def clean(text: object) -> str:
+    """A text as a terminal may have it: what it would obey is shown as an escape."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+@attrs.frozen
+class Line:
+    """One line, whose continuation is indented by as much as its first part.
+
+    Attributes:
+        text: What it says.
+        lead: What stands before it, at its left.
+        indent: How far the whole is indented.
+    """
+
+    text: Text
+    lead: Text = attrs.field(factory=Text)
+    indent: int = 0
+
+    @classmethod
+    def of(cls, text: object, *, style: str = "", lead: str = "", lead_style: str = "", indent: int = 0) -> Line:
+        """A line of foreign text."""
+        return cls(Text(clean(text), style), Text(clean(lead), lead_style), indent)
+
+    def wrapped(self, console: Console, width: int | None) -> Iterator[Text]:
+        """Its pieces; one, where there is no width to keep to."""
+        hang = self.indent + self.lead.cell_len
+        first = Text(" " * self.indent).append_text(self.lead)
+        if width is None:
+            yield first.append_text(self.text)
+            return
+        if width - hang < _NARROWEST:  # too narrow for the hanging indent
+            hang = min(self.indent, max(0, width - _NARROWEST))
+            yield first
+            first = Text(" " * hang)
+        for piece in self.text.wrap(console, max(1, width - hang)):
+            piece.rstrip()
+            yield first.append_text(piece)
+            first = Text(" " * hang)
+
+
+@attrs.define
+class Screen:
+    """Where a command prints: what was asked for on one channel, what else there is to say on the other."""
+
+    out: Console
+    err: Console
+    as_json: bool = False
+
+    @classmethod
+    def of(cls, out: TextIO, err: TextIO, *, as_json: bool = False) -> Screen:
+        """The screen of a process."""
+        for channel in (out, err):
+            if isinstance(channel, io.TextIOWrapper):  # rather an escape than no answer
+                channel.reconfigure(errors="backslashreplace")
+        console, beside = (Console(file=file, highlight=False) for file in (out, err))
+        return cls(console, beside, as_json)
+
+    def show(self, lines: Iterable[Line], *, err: bool = False) -> None:
+        """Print lines, unless JSON is printed."""
+        if self.as_json and not err:
+            return
+        console = self.err if err else self.out
+        for line in lines:
+            for text in line.wrapped(console, self._width(console)):
+                console.print(self.fitting(console, text), soft_wrap=True)
+
+    def rendered(self, lines: Iterable[Line]) -> Text:
+        """Lines as one text, for a display that is drawn again and again."""
+        console = self.out
+        pieces = [piece for line in lines for piece in line.wrapped(console, self._width(console))]
+        return self.fitting(console, Text("\n").join(pieces))
+
+    def say(self, text: object, **options: Any) -> None:
+        """Print one line."""
+        self.show([Line.of(text, **options)])
+
+    def note(self, text: object) -> None:
+        """Say something beside what was asked for."""
+        self.show([Line.of(text, lead="note: ", lead_style="yellow")], err=True)
+
+    def error(self, text: object) -> None:
+        """Say what went wrong."""
+        self.show([Line.of(text, lead="phyxius: ", lead_style="bold red")], err=True)
+
+    def json(self, value: object) -> None:
+        """Print a value for programs, in one line; nothing in it can move a cursor."""
+        if self.as_json:
+            told = json.dumps(to_json_value(value, fallback=repr), ensure_ascii=True)
+            self.out.file.write(told + "\n")
+            self.out.file.flush()
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show that something is under way, where somebody looks; the function that it gives changes what is shown."""
+        if not self.err.is_terminal or self.err.is_dumb_terminal or self.as_json:
+            yield lambda _: None
+            return
+        with self.err.status(clean(text)) as status:
+            yield lambda text: status.update(clean(text))
+
+    @staticmethod
+    def _width(console: Console) -> int | None:
+        return console.width if console.is_terminal else None
+
+    @staticmethod
+    def fitting(console: Console, text: Text) -> Text:
+        """The text with no sign that the encoding of a terminal lacks."""
+        try:
+            "✓█→".encode(console.encoding)
+        except (UnicodeEncodeError, LookupError):
+            text.plain = text.plain.translate(_ASCII)
+        return text
+
+
+def bar(share: float) -> str:
+    """A share as a bar; it is full only where nothing is missing."""
+    full = min(int(share * _BAR), _BAR)
+    return "█" * full + "░" * (_BAR - full)

@@ -1,0 +1,100 @@
+"""What a command works on: the migrations of an application, open, and the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from phyxius.blocking import SyncMigration, run
+from phyxius.cli._exits import CommandError, Exit
+from phyxius.cli._screen import Screen
+from phyxius.migration import Migration, Transition
+
+
+@attrs.frozen
+class Session:
+    """The migrations of an application, and where to print."""
+
+    migrations: Mapping[str, Migration[Any]]
+    screen: Screen
+
+    def named(self, name: str) -> Subject:
+        """One of them.
+
+        Raises:
+            CommandError: There is no such one.
+        """
+        if name not in self.migrations:
+            raise CommandError(f"there is no migration {name!r}; there are: {', '.join(self.migrations)}", Exit.USAGE)
+        return Subject(self.migrations[name])
+
+
+@attrs.frozen
+class Subject:
+    """One migration, for code that cannot await."""
+
+    migration: Migration[Any]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.migration.name
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Its phases."""
+        return tuple(str.__str__(phase) for phase in self.migration.spec.order)
+
+    @property
+    def plain(self) -> SyncMigration[Any]:
+        """Its methods as plain functions."""
+        return SyncMigration(self.migration)
+
+    def phase(self) -> str:
+        """Where it is."""
+        return str.__str__(self.plain.current_phase())
+
+    def now(self) -> datetime:
+        """What time it is, by its clock."""
+        return self.migration.journal.clock.now().wall
+
+    def declared(self, phase: str) -> str:
+        """A phase that somebody typed.
+
+        Raises:
+            CommandError: It has no such phase.
+        """
+        if phase not in self.order:
+            raise CommandError(f"{self.name} has no phase {phase!r}; it has: {', '.join(self.order)}", Exit.USAGE)
+        return phase
+
+    def sources(self, to: str) -> dict[str, Any]:
+        """What guards the way into a phase, by name."""
+        phases = {str.__str__(phase): each.evidence for phase, each in self.migration.spec.phases.items()}
+        first = phases[self.order[0]] if to == self.order[1] else {}
+        return {**phases[to], **first}
+
+    def following(self, phase: str) -> str | None:
+        """The phase after one, if there is one."""
+        index = self.order.index(phase) + 1
+        return self.order[index] if index < len(self.order) else None
+
+    def transitions(self) -> Collection[Transition] | None:
+        """The steps that it took; None if its store keeps none."""
+        history = getattr(self.migration.phase_store, "history", None)
+        return None if history is None else run(history())
+
+    def orders(self) -> Collection[Any]:
+        """The orders of phases that it was given; none if its store keeps none."""
+        orders = getattr(self.migration.phase_store, "orders", None)
+        return () if orders is None else run(orders())
+
+    def since(self) -> datetime | None:
+        """Since when it is where it is, as far as the store knows."""
+        if transitions := self.transitions():
+            return list(transitions)[-1].at.wall
+        orders = list(self.orders())
+        return orders[0].at.wall if orders else None

@@ -1,0 +1,64 @@
+"""Times, durations and values as people read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+_UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+_LONGEST = 300
+
+
+def when(moment: datetime) -> str:
+    """A moment: "2026-01-29 00:00:05 UTC"."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """A moment as seen from now: "3.5 days ago", "in 20 minutes"."""
+    distance = abs(now - moment)
+    if distance < timedelta(seconds=1):
+        return "now"
+    return f"{roughly(distance)} ago" if moment < now else f"in {roughly(distance)}"
+
+
+def roughly(duration: timedelta) -> str:
+    """A duration in the largest unit that it has one of, with one decimal: "9.2 days"."""
+    unit, size = unit_of(duration)
+    return f"{_number(duration.total_seconds() / size)} {_singular(unit, duration.total_seconds() / size)}"
+
+
+def of_whole(part: timedelta, whole: timedelta) -> str:
+    """A part of a duration: "9.2 of 14 days". It is the whole only if nothing is missing."""
+    unit, size = unit_of(whole)
+    shown = int(part.total_seconds() / size * 10) / 10
+    count = whole.total_seconds() / size
+    return f"{_number(shown)} of {_number(count)} {_singular(unit, count)}"
+
+
+def unit_of(duration: timedelta) -> tuple[str, int]:
+    """The unit to tell a duration in, and its size in seconds."""
+    seconds = duration.total_seconds()
+    return next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _singular(unit: str, value: float) -> str:
+    return unit[:-1] if _number(value) == "1" else unit
+
+
+def brief(value: object) -> str:
+    """A JSON value in one short line; a mapping without braces."""
+    if isinstance(value, Mapping) and value:
+        text = ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    else:
+        text = _plain(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
