@@ -88,7 +88,10 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module.name: module for module in (Module(_dotted(path), path) for path in sorted(SRC.rglob("*.py")))}
+# An application that the demonstration copies, and runs as one's own: it imports the library as everybody does.
+APPLICATION = SRC / "cli" / "_demo" / "shop.py"
+_PATHS = sorted(path for path in SRC.rglob("*.py") if path != APPLICATION)
+MODULES = {module.name: module for module in (Module(_dotted(path), path) for path in _PATHS)}
 FACES = [MODULES[name] for name in (f"phyxius.{floor}" for floor in CORE) if name in MODULES]
 
 

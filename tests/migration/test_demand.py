@@ -65,32 +65,34 @@ def slow_and_long(event: object) -> bool:
 slow_and_long.__doc__ = "x" * 300
 
 DEMANDS: dict[str, EvidenceSource[Any]] = {
-    'no events named "a" in the last 14 days': journal_window("a", 14 * DAY, no_events()),
-    "no events in the last 1 day, 6:00:00 (no witness needed)": journal_window(
+    '"a" in the last 14 days: no events': journal_window("a", 14 * DAY, no_events()),
+    "everything in the last 1 day 6 hours: no events (no witness needed)": journal_window(
         JournalQuery(), DAY + timedelta(hours=6), no_events(), witness=False
     ),
-    'no events named "a" where they ran under "expand", "flip" in the last 1 day': journal_window(
+    '"a" where they ran under "expand", "flip" in the last 1 day: no events': journal_window(
         JournalQuery("a", where=ran_under("expand", "flip")), DAY, no_events()
     ),
-    'at least 3 events of outcome success named "a" in the last 1 day (gaps allowed)': journal_window(
+    'each success of "a" in the last 1 day: at least 3 events (gaps allowed)': journal_window(
         JournalQuery("a", outcome="success"), DAY, at_least(3), coverage="partial"
     ),
-    'events, of which each passes "is slow", named "a" in the last 1 day (gaps of 1:00:00 in total allowed)': (
+    '"a" in the last 1 day: events, of which each passes "is slow" (gaps of 1 hour in total allowed)': (
         journal_window("a", DAY, every_event(is_slow), max_gap=timedelta(hours=1))
     ),
-    'at least 1,000 events, a share below 0.01 of them "is slow", named "a" in the last 1 day': journal_window(
+    '"a" in the last 1 day: at least 1,000 events, a share below 0.01 of them "is slow"': journal_window(
         "a", DAY, rate_below(is_slow, 0.01, min_events=1_000)
     ),
-    'Nothing failed, as far as we know named "a" in the last 1 day': journal_window("a", DAY, no_errors),
-    'no events named "a" where <lambda> in the last 1 day': journal_window(
+    '"a" in the last 1 day: Nothing failed, as far as we know': journal_window("a", DAY, no_errors),
+    '"a" where <lambda> in the last 1 day: no events': journal_window(
         JournalQuery("a", where=lambda event: True), DAY, no_events()
     ),
-    'at least 1,000 comparisons, none of them different or failed, named "p" in the last 7 days': shadow_parity(
+    '"p" in the last 7 days: at least 1,000 comparisons, none of them different or failed': shadow_parity(
         "p", window=7 * DAY
     ),
-    'at least 10 comparisons in each cohort by tenant, at most a share of 0.01 of them different or failed, named "p" '
-    "in the last 7 days": shadow_parity("p", window=7 * DAY, by="tenant", max_mismatch_rate=0.01, min_comparisons=10),
-    'at least 1 write in each cohort by is slow, none of them different or failed, named "w" in the last 7 days': (
+    '"p" in the last 7 days: at least 10 comparisons in each cohort by tenant, '
+    "at most a share of 0.01 of them different or failed": shadow_parity(
+        "p", window=7 * DAY, by="tenant", max_mismatch_rate=0.01, min_comparisons=10
+    ),
+    '"w" in the last 7 days: at least 1 write in each cohort by is slow, none of them different or failed': (
         write_parity("w", window=7 * DAY, by=is_slow, min_writes=1)
     ),
     'migration "quotes" is at "flip", or past it': phase_reached(build().migration, "flip"),

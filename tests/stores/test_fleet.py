@@ -156,7 +156,7 @@ async def test_two_weeks_of_deploys_and_crashes(fleet: Fleet) -> None:
     assert len(told) == DAYS
     lengths = {datetime.fromisoformat(gap["until"]) - datetime.fromisoformat(gap["since"]) for gap in gaps}
     assert lengths == {timedelta(seconds=30)}
-    assert "0:07:00 of 14 days missing" in failure.reason
+    assert "7 minutes of 14 days missing" in failure.reason
     assert fleet.killed[0][0] in failure.reason
 
 

@@ -13,7 +13,7 @@ from phyxius.cli._check import Report, report_of
 from phyxius.cli._exits import CommandError, Exit, Terminated
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, when
+from phyxius.cli._words import ago, briefly, when
 from phyxius.fp import Ok, Result
 from phyxius.migration import (
     Advanced,
@@ -81,8 +81,9 @@ def _asking(waiting: Mapping[str, object]) -> str:
 def _asked(report: Report, answer: SourceAnswer, *, again: bool) -> Line:
     first = next(iter(report.lines()))
     text = Text(clean(report.reason), "yellow" if report.kind == "refused" else "red") if report.reason else first.text
-    took = f"{answer.took.total_seconds():.2f} s{', asked again' if again else ''}  "
-    return Line(text, Text.assemble(first.lead, (took, "dim")), 1)
+    notes = [briefly(answer.took)] if answer.took else []  # none by a controlled clock
+    told = ", ".join([*notes, "asked again"] if again else notes)
+    return Line(text, Text.assemble(first.lead, (f"{told}  " if told else "", "dim")), 1)
 
 
 def _tell(

@@ -16,6 +16,7 @@ from phyxius.blocking import SyncMigration, opened
 from phyxius.cli._advance import advance
 from phyxius.cli._app import find_target, load, opened_app, told
 from phyxius.cli._check import check
+from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
 from phyxius.cli._exits import CommandError, Exit, Terminated
 from phyxius.cli._history import history
@@ -40,16 +41,14 @@ _COMMANDS: Mapping[str, Callable[..., Exit]] = {
 }
 
 
-def run(command: str, *, app: str | None, as_json: bool, traceback: bool, create: bool, **options: Any) -> int:
-    """Run a command on the migrations of an application, and say in one line what keeps it from that.
+def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any) -> int:
+    """Run a command, and say in one line what keeps it from its work.
 
     Args:
         command: Its name.
-        app: Where the migrations are, as `MODULE:NAME`; None for what pyproject.toml says.
         as_json: Whether to print JSON.
         traceback: Whether to show where an error came from.
-        create: Whether to make a file of stores that is not there.
-        options: Its own.
+        options: What else it takes.
 
     Returns:
         The exit code.
@@ -57,13 +56,7 @@ def run(command: str, *, app: str | None, as_json: bool, traceback: bool, create
     screen = Screen.of(sys.stdout, sys.stderr, as_json=as_json)
     try:
         with _contained(screen):
-            target = find_target(app, Path.cwd())
-            found = load(target)
-            with opened(opened_app(found, target, command=command, create=create)) as migrations:
-                try:
-                    return _COMMANDS[command](Session(migrations, screen), **options)
-                except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
-                    return _interrupted(screen, interrupt)
+            return demo(screen, **options) if command == "demo" else _on_app(screen, command, **options)
     except KeyboardInterrupt as interrupt:
         return _interrupted(screen, interrupt)
     except BrokenPipeError:
@@ -74,6 +67,17 @@ def run(command: str, *, app: str | None, as_json: bool, traceback: bool, create
         screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
         screen.error(told(error) + _hint(error))
         return _exit_of(error)
+
+
+def _on_app(screen: Screen, command: str, *, app: str | None, create: bool, **options: Any) -> Exit:
+    """Run a command on the migrations of an application, with all that they need open."""
+    target = find_target(app, Path.cwd())
+    found = load(target)
+    with opened(opened_app(found, target, command=command, create=create)) as migrations:
+        try:
+            return _COMMANDS[command](Session(migrations, screen), **options)
+        except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
+            return _interrupted(screen, interrupt)
 
 
 def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:

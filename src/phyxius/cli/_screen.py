@@ -11,15 +11,16 @@ from typing import Any, TextIO
 
 import attrs
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phyxius.journal import to_json_value
 
 # What moves the cursor, changes colours, hides, or reverses the order of what follows.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-_NARROWEST = 24
+_NARROWEST, _WIDEST, _PIPE = 24, 100, 72
 _BAR = 20
-_ASCII = str.maketrans({"✓": "+", "✗": "-", "█": "#", "░": ".", "→": ">", "●": "*", "…": "~"})
+_ASCII = str.maketrans({"✓": "+", "✗": "-", "█": "#", "░": ".", "→": ">", "─": "-", "…": "~"})
 
 
 def clean(text: object) -> str:
@@ -99,6 +100,12 @@ class Screen:
         """Print one line."""
         self.show([Line.of(text, **options)])
 
+    def rule(self, text: object) -> None:
+        """Print a heading, drawn across the screen."""
+        width = self._width(self.out) or _PIPE
+        told = f"── {clean(text)} "
+        self.show([Line(Text(told + "─" * (width - len(told)), "bold"))])
+
     def note(self, text: object) -> None:
         """Say something beside what was asked for."""
         self.show([Line.of(text, lead="note: ", lead_style="yellow")], err=True)
@@ -123,15 +130,32 @@ class Screen:
         with self.err.status(clean(text)) as status:
             yield lambda text: status.update(clean(text))
 
+    @contextmanager
+    def counted(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how many of a total are done, as a bar where somebody looks; in the end how far it came."""
+        done, live = 0, self.out.is_terminal and not self.out.is_dumb_terminal and not self.as_json
+        columns = (TextColumn(f"  {text}"), BarColumn(_BAR), MofNCompleteColumn())
+        with Progress(*columns, console=self.out, disable=not live, transient=True) as progress:
+            task = progress.add_task(text, total=total)
+
+            def tell(count: int) -> None:
+                nonlocal done
+                done = count
+                progress.update(task, completed=count)
+
+            yield tell
+        style = "green" if done >= total else "red"
+        self.show([Line(Text.assemble((bar(done / total), style), f" {done:,} of {total:,}"), Text(f"{text}  "), 2)])
+
     @staticmethod
     def _width(console: Console) -> int | None:
-        return console.width if console.is_terminal else None
+        return min(console.width, _WIDEST) if console.is_terminal else None
 
     @staticmethod
     def fitting(console: Console, text: Text) -> Text:
         """The text with no sign that the encoding of a terminal lacks."""
         try:
-            "✓█→".encode(console.encoding)
+            "✓█→─".encode(console.encoding)
         except (UnicodeEncodeError, LookupError):
             text.plain = text.plain.translate(_ASCII)
         return text

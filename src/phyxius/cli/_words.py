@@ -29,9 +29,15 @@ def roughly(duration: timedelta) -> str:
     return f"{_number(duration.total_seconds() / size)} {_singular(unit, duration.total_seconds() / size)}"
 
 
+def briefly(duration: timedelta) -> str:
+    """What something took: "3 ms", "1.2 s"."""
+    seconds = duration.total_seconds()
+    return f"{seconds * 1_000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def of_whole(part: timedelta, whole: timedelta) -> str:
     """A part of a duration: "9.2 of 14 days". It is the whole only if nothing is missing."""
-    unit, size = unit_of(whole)
+    unit, size = unit_of(whole / 2)  # of one day, tell the hours
     shown = int(part.total_seconds() / size * 10) / 10
     count = whole.total_seconds() / size
     return f"{_number(shown)} of {_number(count)} {_singular(unit, count)}"
@@ -40,7 +46,7 @@ def of_whole(part: timedelta, whole: timedelta) -> str:
 def unit_of(duration: timedelta) -> tuple[str, int]:
     """The unit to tell a duration in, and its size in seconds."""
     seconds = duration.total_seconds()
-    return next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
+    return next((each for each in _UNITS if seconds >= 0.999 * each[1]), _UNITS[-1])
 
 
 def _number(value: float) -> str:

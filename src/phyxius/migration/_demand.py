@@ -10,7 +10,7 @@ from phyxius.migration._wording import described, span
 
 
 def demand_of(source: EvidenceSource[Any]) -> str:
-    """What a source demands, in one line, for a screen: `no events named "quote.read_old" in the last 14 days`.
+    """What a source demands, in one line, for a screen: `"quote.read_old" in the last 14 days: no events`.
 
     A check, a predicate or a `where` of one's own is told by the first line of its docstring, or by its name.
     """
@@ -22,12 +22,12 @@ def demand_of(source: EvidenceSource[Any]) -> str:
         "" if source.witness else "no witness needed",
     ]
     notes = ", ".join(filter(None, allowed))
-    told = f"{described(source.predicate)} {_events(source.query)}in the last {span(source.window)}"
+    told = f"{_events(source.query)} in the last {span(source.window)}: {described(source.predicate)}"
     return f"{told} ({notes})" if notes else told
 
 
 def _events(query: JournalQuery) -> str:
-    outcome = f"of outcome {query.outcome} " if query.outcome else ""
-    name = f'named "{query.name}" ' if query.name else ""
-    where = f"where {described(query.where)} " if query.where else ""
-    return f"{outcome}{name}{where}"
+    events = "everything" if query.name is None else f'"{query.name}"'
+    outcome = f"each {query.outcome} of " if query.outcome else ""
+    where = f" where {described(query.where)}" if query.where else ""
+    return f"{outcome}{events}{where}"

@@ -61,7 +61,7 @@ class _InParity:
         least = counted(self.min_comparisons, self.wording.comparison)
         allowed = f"at most a share of {self.max_mismatch_rate:g}" if self.max_mismatch_rate else "none"
         cohorts = f" in each cohort by {self.by if isinstance(self.by, str) else described(self.by)}" if self.by else ""
-        return f"at least {least}{cohorts}, {allowed} of them different or failed,"
+        return f"at least {least}{cohorts}, {allowed} of them different or failed"
 
     def __call__(self, window: JournalWindow) -> Evidence[dict[str, Any]]:
         cohorts: dict[str, Counter[str]] = {}

@@ -88,7 +88,7 @@ def every_event(test: Test) -> Predicate[dict[str, int]]:
             )
         )
 
-    judge.__doc__ = f'events, of which each passes "{described(test)}",'
+    judge.__doc__ = f'events, of which each passes "{described(test)}"'
     return judge
 
 
@@ -126,7 +126,7 @@ def rate_below(test: Test, threshold: float, *, min_events: int) -> Predicate[di
             )
         )
 
-    judge.__doc__ = f'at least {counted(min_events, "event")}, a share below {threshold:g} of them "{described(test)}",'
+    judge.__doc__ = f'at least {counted(min_events, "event")}, a share below {threshold:g} of them "{described(test)}"'
     return judge
 
 

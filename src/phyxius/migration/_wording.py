@@ -16,8 +16,15 @@ def counted(count: int, noun: str) -> str:
 
 
 def span(duration: timedelta) -> str:
-    """A duration without the zeros that `str` would add: "14 days"."""
-    return str(duration).removesuffix(", 0:00:00")
+    """A duration in words: "14 days", "3 hours 20 minutes"."""
+    hours, rest = divmod(timedelta(seconds=duration.seconds), timedelta(hours=1))
+    minutes, rest = divmod(rest, timedelta(minutes=1))
+    seconds = f"{(rest + timedelta(microseconds=duration.microseconds)).total_seconds():f}".rstrip("0").rstrip(".")
+    parts = ((duration.days, "day"), (hours, "hour"), (minutes, "minute"))
+    told = [counted(count, noun) for count, noun in parts if count]
+    if seconds != "0" or not told:
+        told.append(f"{seconds} second{'' if seconds == '1' else 's'}")
+    return " ".join(told)
 
 
 def plain(phase: object) -> str:

@@ -1,0 +1,88 @@
+"""The process of the demonstration's shop: what becomes of it is told, and none is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phyxius.cli._demo import _process
+from phyxius.cli._demo._process import Process
+from phyxius.cli._exits import CommandError
+
+SHOP = """
+import contextlib
+from types import SimpleNamespace
+
+DURABLE = []
+
+
+class Stores:
+    async def __aenter__(self):
+        {entering}
+
+    async def __aexit__(self, *_):
+        {leaving}
+
+    @contextlib.asynccontextmanager
+    async def recorder(self, *_, **__):
+        yield None
+
+
+async def elapse(duration):
+    pass
+
+stores, journal, clock = Stores(), None, SimpleNamespace(elapse=elapse)
+"""
+
+
+def shop(directory: Path, *, entering: str = "pass", leaving: str = "pass") -> None:
+    (directory / "shop.py").write_text(SHOP.format(entering=entering, leaving=leaving), encoding="utf-8")
+
+
+def test_one_that_does_not_begin_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With its exit code; its own traceback is on stderr."""
+    shop(tmp_path, entering="raise OSError('no disk')")
+    with pytest.raises(CommandError, match="shop-1 ended by itself, with 1"):
+        Process(tmp_path, "shop-1")
+    assert "no disk" in capfd.readouterr().err
+
+
+def test_one_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for without end."""
+    shop(tmp_path, entering="await __import__('asyncio').Event().wait()")
+    monkeypatch.setattr(_process, "_PATIENCE", 0.01)
+    with pytest.raises(CommandError, match="shop-1 says nothing for 0 seconds"):
+        Process(tmp_path, "shop-1")
+
+
+def test_one_that_is_gone_is_told(tmp_path: Path) -> None:
+    """Whoever asks it anything hears so."""
+    shop(tmp_path)
+    process = Process(tmp_path, "shop-1")
+    assert process.is_running
+    assert process.kill() == []
+    assert not process.is_running
+    process = Process(tmp_path, "shop-2")
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(CommandError, match="shop-2 is gone, with -9"):
+        process.send(elapse=1)
+    process.discard()
+
+
+def test_one_that_does_not_end_in_order_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an error, or not at all."""
+    shop(tmp_path, leaving="raise OSError('no disk')")
+    process = Process(tmp_path, "shop-1")
+    with pytest.raises(CommandError, match="shop-1 ended with 1"):
+        process.end()
+    assert "no disk" in capfd.readouterr().err
+    shop(tmp_path, leaving="await __import__('asyncio').Event().wait()")
+    process = Process(tmp_path, "shop-2")
+    monkeypatch.setattr(_process, "_PATIENCE", 0.01)
+    with pytest.raises(CommandError, match="shop-2 does not end"):
+        process.end()
+    assert not process.is_running
