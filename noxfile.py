@@ -10,7 +10,7 @@ import nox
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 # The Python that runs nox is always among them, so that at least one is there.
 PYTHONS = sorted({"3.11", "3.12", "3.13", f"3.{sys.version_info.minor}"})
-CHECKED = ("src", "tests", "docs", "examples", "conftest.py", "noxfile.py")
+CHECKED = ("src", "tests", "docs", "conftest.py", "noxfile.py")
 # Not the oldest: there CPython now and then hangs in what ends greenlets while it is traced. If it is not here, nothing
 # is measured, but all is tested.
 MEASURED = "3.13"
