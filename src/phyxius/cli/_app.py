@@ -18,6 +18,7 @@ import attrs
 from phyxius.adapters import opened_stores
 from phyxius.blocking import SyncMigration
 from phyxius.cli._exits import CommandError, Exit
+from phyxius.cli._words import told
 from phyxius.migration import Migration
 
 _SUCH_AS = '"package.module:name", such as "shop.migrations:migration"'
@@ -190,11 +191,3 @@ def user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # no such user, as in some containers
         return "somebody"
-
-
-def told(error: BaseException) -> str:
-    """An error in one line; those of this library speak for themselves."""
-    text = " ".join(str(error).split())
-    if text and type(error).__module__.partition(".")[0] == "phyxius":
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

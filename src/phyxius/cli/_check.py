@@ -16,7 +16,7 @@ from phyxius.adapters import attestations_of
 from phyxius.cli._exits import Exit
 from phyxius.cli._screen import Line, bar, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, brief, of_whole, roughly, when
+from phyxius.cli._words import ago, brief, of_whole, roughly, told, when
 from phyxius.fp import Ok
 from phyxius.migration import Coverage, EvidenceFailure, Readiness, SourceAnswer, Verdict, demand_of
 
@@ -57,7 +57,7 @@ class Report:
             return None
         if isinstance(self.verdict, EvidenceFailure):
             return self.verdict.reason
-        return f"it could not be judged: {type(self.verdict).__name__}: {self.verdict}".removesuffix(": ")
+        return f"it could not be judged: {told(self.verdict)}"
 
     @property
     def observed(self) -> object:

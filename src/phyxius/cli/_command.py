@@ -14,7 +14,7 @@ from typing import Any
 
 from phyxius.blocking import SyncMigration, opened
 from phyxius.cli._advance import advance
-from phyxius.cli._app import find_target, load, opened_app, told
+from phyxius.cli._app import find_target, load, opened_app
 from phyxius.cli._check import check
 from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
@@ -25,6 +25,7 @@ from phyxius.cli._session import Session
 from phyxius.cli._signatures import revoke, sign, signatures
 from phyxius.cli._status import status
 from phyxius.cli._upkeep import amend, prune
+from phyxius.cli._words import told
 from phyxius.migration import Migration, SpecChangedError, SpecError, UnknownPhaseError
 
 _COMMANDS: Mapping[str, Callable[..., Exit]] = {

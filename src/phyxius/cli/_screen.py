@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from phyxius.cli._words import represented
 from phyxius.journal import to_json_value
 
 # What moves the cursor, changes colours, hides, or reverses the order of what follows.
@@ -53,15 +54,21 @@ class Line:
         first = Text(" " * self.indent).append_text(self.lead)
         if width is None:
             yield first.append_text(self.text)
-            return
-        if width - hang < _NARROWEST:  # too narrow for the hanging indent
-            hang = min(self.indent, max(0, width - _NARROWEST))
-            yield first
-            first = Text(" " * hang)
-        for piece in self.text.wrap(console, max(1, width - hang)):
-            piece.rstrip()
-            yield first.append_text(piece)
-            first = Text(" " * hang)
+        elif width - hang >= _NARROWEST:
+            for piece in _pieces(self.text, console, width - hang):
+                yield first.append_text(piece)
+                first = Text(" " * hang)
+        else:  # too narrow for the hanging indent: the lead has lines of its own
+            margin = min(self.indent, max(0, width - _NARROWEST))
+            for part in [part for part in (self.lead, self.text) if part.plain.strip()] or [Text()]:
+                for piece in _pieces(part, console, width - margin):
+                    yield Text(" " * margin).append_text(piece)
+
+
+def _pieces(text: Text, console: Console, width: int) -> Iterator[Text]:
+    for piece in text.wrap(console, max(1, width)):
+        piece.rstrip()
+        yield piece
 
 
 @attrs.define
@@ -117,7 +124,7 @@ class Screen:
     def json(self, value: object) -> None:
         """Print a value for programs, in one line; nothing in it can move a cursor."""
         if self.as_json:
-            told = json.dumps(to_json_value(value, fallback=repr), ensure_ascii=True)
+            told = json.dumps(to_json_value(value, fallback=represented), ensure_ascii=True)
             self.out.file.write(told + "\n")
             self.out.file.flush()
 
@@ -127,8 +134,9 @@ class Screen:
         if not self.err.is_terminal or self.err.is_dumb_terminal or self.as_json:
             yield lambda _: None
             return
-        with self.err.status(clean(text)) as status:
-            yield lambda text: status.update(clean(text))
+        spinner = "dots" if self._has_signs(self.err) else "line"
+        with self.err.status(Text(clean(text)), spinner=spinner) as status:
+            yield lambda text: status.update(Text(clean(text)))
 
     @contextmanager
     def counted(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -151,14 +159,20 @@ class Screen:
     def _width(console: Console) -> int | None:
         return min(console.width, _WIDEST) if console.is_terminal else None
 
-    @staticmethod
-    def fitting(console: Console, text: Text) -> Text:
+    @classmethod
+    def fitting(cls, console: Console, text: Text) -> Text:
         """The text with no sign that the encoding of a terminal lacks."""
+        if not cls._has_signs(console):
+            text.plain = text.plain.translate(_ASCII)
+        return text
+
+    @staticmethod
+    def _has_signs(console: Console) -> bool:
         try:
             "✓█→─".encode(console.encoding)
         except (UnicodeEncodeError, LookupError):
-            text.plain = text.plain.translate(_ASCII)
-        return text
+            return False
+        return True
 
 
 def bar(share: float) -> str:

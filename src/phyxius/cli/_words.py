@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from phyxius.handler import HandlerError
+from phyxius.journal import to_json_value
+
 _UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
 _LONGEST = 300
 
@@ -26,7 +29,11 @@ def ago(moment: datetime, now: datetime) -> str:
 def roughly(duration: timedelta) -> str:
     """A duration in the largest unit that it has one of, with one decimal: "9.2 days"."""
     unit, size = unit_of(duration)
-    return f"{_number(duration.total_seconds() / size)} {_singular(unit, duration.total_seconds() / size)}"
+    value = round(duration.total_seconds() / size, 1)
+    if (larger := timedelta(seconds=value * size)) > duration:  # rounded up, perhaps to one of the next unit
+        unit, size = unit_of(larger)
+        value = round(larger.total_seconds() / size, 1)
+    return f"{_number(value)} {_singular(unit, value)}"
 
 
 def briefly(duration: timedelta) -> str:
@@ -46,7 +53,7 @@ def of_whole(part: timedelta, whole: timedelta) -> str:
 def unit_of(duration: timedelta) -> tuple[str, int]:
     """The unit to tell a duration in, and its size in seconds."""
     seconds = duration.total_seconds()
-    return next((each for each in _UNITS if seconds >= 0.999 * each[1]), _UNITS[-1])
+    return next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
 
 
 def _number(value: float) -> str:
@@ -58,7 +65,8 @@ def _singular(unit: str, value: float) -> str:
 
 
 def brief(value: object) -> str:
-    """A JSON value in one short line; a mapping without braces."""
+    """A value in one short line, as JSON where it can be; a mapping without braces."""
+    value = to_json_value(value, fallback=represented)
     if isinstance(value, Mapping) and value:
         text = ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
     else:
@@ -67,4 +75,21 @@ def brief(value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def told(error: BaseException) -> str:
+    """An error in one line; those of this library speak for themselves."""
+    described = HandlerError.of(error, longest=None)
+    text = " ".join(described.message.split())
+    if text and type(error).__module__.partition(".")[0] == "phyxius":
+        return text
+    return f"{described.type}: {text}" if text else described.type
+
+
+def represented(value: object) -> str:
+    """The `repr` of a foreign object, which may fail."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__
+        return f"(a {type(value).__name__} that cannot be described)"
