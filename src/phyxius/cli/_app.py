@@ -9,7 +9,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,9 @@ def load(target: Target) -> object:
     sys.path.insert(0, str(target.root))
     try:
         found: object = importlib.import_module(target.module)
-    except ModuleNotFoundError as error:
-        raise CommandError(_not_found(target, error.name or "")) from error
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise CommandError(_not_found(target, error.name)) from error
         raise CommandError(f"{target.module} cannot be imported: {told(error)}; --traceback shows where") from error
     for part in target.name.split("."):
         if not hasattr(found, part):
@@ -116,8 +116,10 @@ def _not_found(target: Target, missing: str) -> str:
     return f"{target.module} needs {missing}, which is not installed: {cure}"
 
 
-def _migrations_of(module: object) -> str:
-    names = [name for name, each in vars(module).items() if isinstance(each, Migration | SyncMigration)]
+def _migrations_of(found: object) -> str:
+    names = [
+        name for name, each in getattr(found, "__dict__", {}).items() if isinstance(each, Migration | SyncMigration)
+    ]
     return f"; it has {', '.join(names)}" if names else f", and it has no other Migration either; wanted is {_WANTED}"
 
 
@@ -139,10 +141,11 @@ async def opened_app(
 
 async def _made(found: Any, target: Target, stack: AsyncExitStack) -> object:
     """What a factory makes; what it opens is closed with the stack."""
-    if callable(found) and not isinstance(found, Migration | SyncMigration):
+    if callable(found) and (isinstance(found, type) or not _can_be_entered(found)):
         try:
-            inspect.signature(found).bind()
-        except (TypeError, ValueError):
+            with suppress(ValueError):  # one that does not tell its signature
+                inspect.signature(found).bind()
+        except TypeError:
             raise CommandError(f"{target} must be {_WANTED} and needs no argument; it needs some") from None
         made = await _guarded(found, target)
         if inspect.isgenerator(made) or inspect.isasyncgen(made):
@@ -150,6 +153,10 @@ async def _made(found: Any, target: Target, stack: AsyncExitStack) -> object:
             raise CommandError(f"{target} is a generator: write @contextlib.{kind} above it, and yield the migrations")
         return await _entered(made, target, stack)
     return await _entered(found, target, stack)
+
+
+def _can_be_entered(found: object) -> bool:
+    return hasattr(found, "__aenter__") or hasattr(found, "__enter__")
 
 
 async def _entered(found: Any, target: Target, stack: AsyncExitStack) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import traceback as tracebacks
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -57,28 +56,46 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
     screen = Screen.of(sys.stdout, sys.stderr, as_json=as_json)
     try:
         with _contained(screen):
-            return demo(screen, **options) if command == "demo" else _on_app(screen, command, **options)
+            return demo(screen, **options) if command == "demo" else _on_app(screen, command, traceback, **options)
     except KeyboardInterrupt as interrupt:
         return _interrupted(screen, interrupt)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - what an application may raise
         if traceback:
-            tracebacks.print_exception(error)
+            screen.trace(error)
         screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
         screen.error(told(error) + _hint(error))
         return _exit_of(error)
 
 
-def _on_app(screen: Screen, command: str, *, app: str | None, create: bool, **options: Any) -> Exit:
+def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, create: bool, **options: Any) -> Exit:
     """Run a command on the migrations of an application, with all that they need open."""
     target = find_target(app, Path.cwd())
     found = load(target)
-    with opened(opened_app(found, target, command=command, create=create)) as migrations:
-        try:
-            return _COMMANDS[command](Session(migrations, screen), **options)
-        except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
-            return _interrupted(screen, interrupt)
+    ended: Exit | None = None
+    failed: Exception | None = None
+    try:
+        with opened(opened_app(found, target, command=command, create=create)) as migrations:
+            try:
+                ended = _COMMANDS[command](Session(migrations, screen), **options)
+            except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
+                ended = _interrupted(screen, interrupt)
+            except Exception as error:  # the application is told of it, and may do with it what it likes
+                failed = error
+                raise
+    except Exception as error:
+        if failed is None and ended is None:
+            raise
+        if ended is not None:
+            if traceback:
+                screen.trace(error)
+            screen.error(f"the application could not be closed after that: {told(error)}{_hint(error)}")
+            ended = ended or Exit.BROKEN
+    if failed is not None:
+        raise failed
+    assert ended is not None
+    return ended
 
 
 def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -120,6 +121,11 @@ class Screen:
     def error(self, text: object) -> None:
         """Say what went wrong."""
         self.show([Line.of(text, lead="phyxius: ", lead_style="bold red")], err=True)
+
+    def trace(self, error: BaseException) -> None:
+        """Say where an error came from."""
+        lines = "".join(tracebacks.format_exception(error)).split("\n")
+        self.show([Line.of(line) for line in lines if line], err=True)
 
     def json(self, value: object) -> None:
         """Print a value for programs, in one line; nothing in it can move a cursor."""
