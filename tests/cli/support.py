@@ -49,6 +49,8 @@ HOSTILE = "a\x1b[2J\x1b]0;t\x07\x9b1m\u202eb\r\nc\x00\x7f\u200b[bold]d[/bold]"
 """What would clear a screen, set a title, change colours, turn what follows round, and begin a line of its own."""
 SHOWN = r"a\x1b[2J\x1b]0;t\x07\x9b1m\u202eb\r\nc\x00\x7f\u200b[bold]d[/bold]"
 """The same as people may see it."""
+RAW = ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\u202e", "b\r\nc", "b\nc", "\x00", "\x7f", "\u200b")
+"""What of it must not reach a terminal."""
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 
 
@@ -70,8 +72,15 @@ class Ended:
 
 
 def plain(shown: str) -> str:
-    """What a terminal was sent, without colours, as lines."""
-    return ESCAPES.sub("", shown).replace("\r\n", "\n")
+    """What a terminal was sent, without colours and movements, as lines."""
+    return ESCAPES.sub("", shown).replace("\r", "")
+
+
+def assert_tame(ended: Ended) -> None:
+    """Of the hostile text nothing is obeyed: it is shown."""
+    shown = f"{ended.out}{ended.err}"
+    assert r"a\x1b[2J\x1b]0;t\x07\x9b1m\u202e" in plain(shown).replace("\n", "").replace("\\\\", "\\")
+    assert not [sign for sign in RAW if sign in shown]
 
 
 # -- in this process

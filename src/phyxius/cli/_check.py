@@ -16,11 +16,13 @@ from phyxius.adapters import attestations_of
 from phyxius.cli._exits import Exit
 from phyxius.cli._screen import Line, bar, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, brief, of_whole, roughly, told, when
+from phyxius.cli._words import ago, brief, of_whole, represented, roughly, told, when
 from phyxius.fp import Ok
+from phyxius.journal import to_json_value
 from phyxius.migration import Coverage, EvidenceFailure, Readiness, SourceAnswer, Verdict, demand_of
 
 _MOST_GAPS = 5
+_TOLD_OTHERWISE = ("gaps", "missing", "max_gap")  # by the coverage
 
 
 @attrs.frozen
@@ -64,8 +66,10 @@ class Report:
         """What it learned, or what its failure tells beside the reason and the coverage."""
         if isinstance(self.verdict, Ok):
             return self.verdict.value
-        details = dict(self.verdict.details) if isinstance(self.verdict, EvidenceFailure) else {}
-        return {key: each for key, each in details.items() if key not in {"gaps", "missing", "max_gap"} and each}
+        if not isinstance(self.verdict, EvidenceFailure):
+            return {}
+        details = [(key, to_json_value(each, fallback=represented)) for key, each in self.verdict.details.items()]
+        return {key: each for key, each in details if key not in _TOLD_OTHERWISE and each}
 
     @property
     def retry_at(self) -> datetime | None:

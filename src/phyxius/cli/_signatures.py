@@ -54,10 +54,10 @@ def revoke(
     whose = signer or user()
     spec = subject.migration.spec
     count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=by or user(), note=note))
-    screen.json({"migration": name, "to_phase": to, "source": source, "signer": whose, "revoked": count})
     if not count:
         told = f"{whose} has no signature for {source} of {to} that stands; see `phyxius signatures {name}`"
         raise CommandError(told, Exit.USAGE)
+    screen.json({"migration": name, "to_phase": to, "source": source, "signer": whose, "revoked": count})
     screen.say(f"{count} of {whose} for {source} of {to}", lead="REVOKED  ", lead_style="bold green")
     return Exit.DONE
 
