@@ -70,6 +70,26 @@ class Ended:
         (line,) = self.out.splitlines()
         return json.loads(line)
 
+    @property
+    def seen(self) -> str:
+        """What a terminal shows of it at the end."""
+        rows, row, column = [""], 0, 0
+        for token in re.findall(r"\x1b\[[^a-zA-Z]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+|\x1b", self.out):
+            if token == "\r":
+                column = 0
+            elif token == "\n":
+                row, column = row + 1, 0  # a terminal is told of both
+                rows += [""] * (row == len(rows))
+            elif token == "\x1b[2K":
+                rows[row] = ""
+            elif token.startswith("\x1b[") and token.endswith("A"):
+                row -= int(token[2:-1])
+            elif not token.startswith("\x1b["):
+                before = rows[row].ljust(column)
+                rows[row] = before[:column] + token + before[column + len(token) :]
+                column += len(token)
+        return "\n".join(rows)
+
 
 def plain(shown: str) -> str:
     """What a terminal was sent, without colours and movements, as lines."""

@@ -8,7 +8,7 @@ from phyxius.clock import create_controlled_clock
 from phyxius.fp import ok
 from phyxius.journal import Journal
 from phyxius.migration import create_migration, define_migration, schema_applied
-from tests.cli.support import DAYS_14, HOSTILE, SHOWN, Ended, Quotes, Shop, in_memory, on_terminal, phyxius, plain
+from tests.cli.support import DAYS_14, HOSTILE, SHOWN, Ended, Quotes, Shop, in_memory, on_terminal, phyxius
 
 YOUNG = """\
 quotes
@@ -44,8 +44,8 @@ def test_from_the_first_phase_on(quotes_in: Quotes) -> None:
     assert phyxius("advance", "quotes", "--to", "dual_write").exit == 0
     quotes_in.clock.advance_by(DAYS_14)
     assert phyxius("status") == Ended(0, OLDER)
-    assert plain(on_terminal("status").out) == OLDER
-    assert plain(on_terminal("status", width=40).out) == NARROW
+    assert on_terminal("status").seen == OLDER
+    assert on_terminal("status", width=40).seen == NARROW
     assert phyxius("status", "--json").told == {
         "migrations": [
             {
@@ -103,7 +103,7 @@ def test_an_encoding_that_lacks_what_is_to_be_shown(shop: Shop) -> None:
         return ok(1)
 
     shop.has(in_memory(expand={}, flip={"漢": schema_applied(check)}))
-    assert plain(on_terminal("status", encoding="ascii").out) == ASCII
+    assert on_terminal("status", encoding="ascii").seen == ASCII
 
 
 def test_colours(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,5 +152,5 @@ def test_hostile_names(shop: Shop) -> None:
     check.__doc__ = HOSTILE[:1]
     shop.has(in_memory(HOSTILE, **{HOSTILE: {}, f"{HOSTILE}2": {HOSTILE: schema_applied(check)}}))
     assert phyxius("status") == Ended(0, SHOWN_STATUS)
-    assert plain(on_terminal("status", width=400).out) == SHOWN_STATUS
+    assert on_terminal("status", width=400).seen == SHOWN_STATUS
     assert phyxius("status", "--json").told

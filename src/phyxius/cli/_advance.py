@@ -48,8 +48,8 @@ def advance(session: Session, *, name: str, to: str, yes: bool) -> Exit:
                 again = answer.source in reports
                 reports[answer.source] = report = report_of(subject, to, answer)
                 waiting.pop(answer.source, None)
-                screen.show([_asked(report, answer, again=again)])
                 update(_asking(waiting))
+                screen.show([_asked(report, answer, again=again)])
 
             result = subject.plain.advance(to, on_answer=told)
     except KeyboardInterrupt as interrupt:

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from rich.live import Live
 from rich.text import Text
 
 from phyxius.adapters import attestations_of
@@ -158,28 +157,18 @@ def check(session: Session, *, name: str, watch: bool, every: timedelta) -> Exit
 
 def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
     screen, pause, before = session.screen, threading.Event(), None
-    live = None
-    if screen.out.is_terminal and not screen.out.is_dumb_terminal and not screen.as_json:
-        live = Live(console=screen.out, auto_refresh=False, vertical_overflow="visible")
-        live.start()
-    try:
+    with screen.display() as draw:
         while True:
             readiness = subject.plain.readiness()
-            if live is not None:
-                lines = [
-                    *_lines(subject, readiness),
-                    Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim"),
-                ]
-                live.update(screen.rendered(lines), refresh=True)
+            if draw is not None:
+                asked = Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim")
+                draw([*_lines(subject, readiness), asked])
             # In a pipe only what has changed is worth a page.
             elif before != (before := (readiness.phase, _kinds(readiness))) or screen.as_json:
                 _tell(session, subject, readiness)
             if readiness.ready or readiness.next_phase is None:
                 return _exit(readiness)
             pause.wait(every.total_seconds())
-    finally:
-        if live is not None:
-            live.stop()
 
 
 def _kinds(readiness: Readiness[Any]) -> Mapping[str, type]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import attrs
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
@@ -79,6 +80,7 @@ class Screen:
     out: Console
     err: Console
     as_json: bool = False
+    _drawn_on: Console | None = attrs.field(default=None, init=False)
 
     @classmethod
     def of(cls, out: TextIO, err: TextIO, *, as_json: bool = False) -> Screen:
@@ -94,15 +96,11 @@ class Screen:
         if self.as_json and not err:
             return
         console = self.err if err else self.out
+        if self._drawn_on is not None and console.is_terminal:  # else one would write into what the other has drawn
+            console = self._drawn_on
         for line in lines:
             for text in line.wrapped(console, self._width(console)):
                 console.print(self.fitting(console, text), soft_wrap=True)
-
-    def rendered(self, lines: Iterable[Line]) -> Text:
-        """Lines as one text, for a display that is drawn again and again."""
-        console = self.out
-        pieces = [piece for line in lines for piece in line.wrapped(console, self._width(console))]
-        return self.fitting(console, Text("\n").join(pieces))
 
     def say(self, text: object, **options: Any) -> None:
         """Print one line."""
@@ -137,19 +135,20 @@ class Screen:
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show that something is under way, where somebody looks; the function that it gives changes what is shown."""
-        if not self.err.is_terminal or self.err.is_dumb_terminal or self.as_json:
+        console = self.out if self.out.is_terminal else self.err
+        if not self._can_be_drawn_on(console):
             yield lambda _: None
             return
-        spinner = "dots" if self._has_signs(self.err) else "line"
-        with self.err.status(Text(clean(text)), spinner=spinner) as status:
+        spinner = "dots" if self._has_signs(console) else "line"
+        with self._drawing_on(console), console.status(Text(clean(text)), spinner=spinner) as status:
             yield lambda text: status.update(Text(clean(text)))
 
     @contextmanager
     def counted(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show how many of a total are done, as a bar where somebody looks; in the end how far it came."""
-        done, live = 0, self.out.is_terminal and not self.out.is_dumb_terminal and not self.as_json
+        done, disable = 0, not self._can_be_drawn_on(self.out)
         columns = (TextColumn(f"  {text}"), BarColumn(_BAR), MofNCompleteColumn())
-        with Progress(*columns, console=self.out, disable=not live, transient=True) as progress:
+        with Progress(*columns, console=self.out, disable=disable, transient=True) as progress:
             task = progress.add_task(text, total=total)
 
             def tell(count: int) -> None:
@@ -160,6 +159,34 @@ class Screen:
             yield tell
         style = "green" if done >= total else "red"
         self.show([Line(Text.assemble((bar(done / total), style), f" {done:,} of {total:,}"), Text(f"{text}  "), 2)])
+
+    @contextmanager
+    def display(self) -> Iterator[Callable[[Iterable[Line]], None] | None]:
+        """A function that draws lines in place of those that it drew before; None where that cannot be done."""
+        console = self.out
+        if not self._can_be_drawn_on(console):
+            yield None
+            return
+        # An alternate screen would be gone at the end, with what was found.
+        live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+
+        def draw(lines: Iterable[Line]) -> None:
+            pieces = [piece for line in lines for piece in line.wrapped(console, self._width(console))]
+            live.update(self.fitting(console, Text("\n").join(pieces)), refresh=True)
+
+        with self._drawing_on(console), live:
+            yield draw
+
+    def _can_be_drawn_on(self, console: Console) -> bool:
+        return console.is_terminal and not console.is_dumb_terminal and not self.as_json
+
+    @contextmanager
+    def _drawing_on(self, console: Console) -> Iterator[None]:
+        self._drawn_on = console
+        try:
+            yield
+        finally:
+            self._drawn_on = None
 
     @staticmethod
     def _width(console: Console) -> int | None:

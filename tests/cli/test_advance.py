@@ -1,0 +1,473 @@
+"""Taking the next step: each of its ends, with its exit code, its words and its JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phyxius.blocking import run
+from phyxius.clock import create_controlled_clock
+from phyxius.fp import ok
+from phyxius.journal import Journal
+from phyxius.migration import (
+    create_memory_phase_store,
+    create_migration,
+    define_migration,
+    journal_window,
+    no_events,
+    schema_applied,
+)
+from phyxius.testing import FaultyPhaseStore, aged_journal
+from tests.cli.support import (
+    COMMAND,
+    DAYS_14,
+    HOSTILE,
+    START,
+    Ended,
+    Quotes,
+    Shop,
+    assert_tame,
+    failing,
+    in_memory,
+    on_terminal,
+    phyxius,
+    process,
+    raising,
+)
+
+
+def advance(to: str, *more: str) -> Ended:
+    return phyxius("advance", "quotes", "--to", to, *more)
+
+
+ADVANCED = """\
+quotes  expand → dual_write
+ ✓ schema_ready  0.00 s  The schema has revision 0042
+ADVANCED  quotes is at dual_write since 2026-01-01 12:00:00 UTC
+"""
+REFUSED = """\
+quotes  expand → dual_write
+ ✗ schema_ready  0.00 s  the schema is at 0041; apply 0042
+REFUSED  dual_write is not proven safe, and nothing moved; `phyxius check quotes` shows more\
+. Not before 2026-01-15 12:00:00 UTC, in 14 days
+"""
+BROKEN = """\
+quotes  expand → dual_write
+ ! schema_ready  0.00 s  it could not be judged: ValueError: no such table
+NOT JUDGED  dual_write could not be judged, and nothing moved: mend the check or what it asks
+"""
+NARROW = """\
+quotes  expand → dual_write
+ ✗ schema_ready  0.00 s
+ the schema is at 0041; apply 0042
+REFUSED  dual_write is not proven safe,
+         and nothing moved; `phyxius
+         check quotes` shows more. Not
+         before 2026-01-15 12:00:00 UTC,
+         in 14 days
+"""
+
+
+def test_each_answer_of_a_source(quotes_in: Quotes) -> None:
+    """No, broken and yes: only the last one moves it, and each is recorded."""
+    quotes_in.make()
+    quotes_in.schema = failing("the schema is at 0041; apply 0042", details={"at": "0041"}, retry_at=START + DAYS_14)
+    assert advance("dual_write") == Ended(75, REFUSED)
+    narrow = on_terminal("advance", "quotes", "--to", "dual_write", width=40).seen
+    assert [
+        line for line in narrow.splitlines() if "asking" not in line and "taking" not in line
+    ] == NARROW.splitlines()
+    refused = advance("dual_write", "--json")
+    assert refused.exit == 75
+    source = {
+        "verdict": "refused",
+        "demand": "The schema has revision 0042",
+        "reason": "the schema is at 0041; apply 0042",
+        "observed": {"at": "0041"},
+        "retry_at": "2026-01-15T12:00:00+00:00",
+        "command": None,
+        "coverage": None,
+    }
+    assert refused.told == {
+        "migration": "quotes",
+        "to": "dual_write",
+        "outcome": "EVIDENCE_FAILED",
+        "exit": 75,
+        "message": 'cannot enter "dual_write": schema_ready: the schema is at 0041; apply 0042 '
+        "(not before 2026-01-15T12:00:00+00:00)",
+        "at": None,
+        "committed": None,
+        "sources": {"schema_ready": source},
+    }
+    quotes_in.schema = raising(ValueError("no such table"))
+    assert advance("dual_write") == Ended(4, BROKEN)
+    broken = advance("dual_write", "--json")
+    assert (broken.exit, broken.told["outcome"], broken.told["exit"]) == (4, "EVIDENCE_ERRORED", 4)
+    assert quotes_in.place.rows("SELECT phase FROM migrations") == [("expand",)]
+    quotes_in.schema = lambda: ok({"revision": "0042"})
+    assert advance("dual_write") == Ended(0, ADVANCED)
+    assert quotes_in.place.rows("SELECT phase FROM migrations") == [("dual_write",)]
+    assert quotes_in.place.rows("SELECT outcome FROM events ORDER BY id") == [("failure",)] * 5 + [("success",)]
+    recorders = quotes_in.place.rows("SELECT name, closed FROM recorders")
+    assert {(name.partition(" on ")[0], closed) for name, closed in recorders} == {("phyxius advance, ada", 1)}
+
+
+def test_what_it_tells_programs(quotes_in: Quotes) -> None:
+    """That it advanced, when, and on what."""
+    quotes_in.make()
+    ended = advance("dual_write", "--json")
+    assert ended.exit == 0
+    assert ended.told["sources"].pop("schema_ready")["observed"] == {"revision": "0042"}
+    assert ended.told | {"sources": {}} == {
+        "migration": "quotes",
+        "to": "dual_write",
+        "outcome": "ADVANCED",
+        "exit": 0,
+        "message": None,
+        "at": "2026-01-01T12:00:00+00:00",
+        "committed": None,
+        "sources": {},
+    }
+
+
+@pytest.mark.parametrize(
+    "at, to, code, said",
+    [
+        ("flip", "flip", 3, 'ALREADY THERE  the migration is at "flip" already; the next phase is "contract"'),
+        ("flip", "expand", 3, 'ALREADY THERE  "expand" is not the next phase after "flip"; that is "contract"'),
+        ("contract", "contract", 3, 'ALREADY THERE  "contract" is the final phase; there is nothing left to do'),
+        ("contract", "flip", 3, 'ALREADY THERE  "contract" is the final phase; there is nothing left to do'),
+        ("expand", "contract", 75, 'REFUSED  "contract" is not the next phase after "expand"; that is "dual_write"'),
+    ],
+)
+def test_a_phase_that_is_not_next(quotes_in: Quotes, at: str, to: str, code: int, said: str) -> None:
+    """One that it is at or past is no trouble; one that is further ahead waits. No source is asked."""
+    quotes_in.at(at)
+    assert advance(to) == Ended(code, f"{said}\n")
+    told = advance(to, "--json").told
+    assert (told["exit"], told["message"], told["sources"]) == (code, said.partition("  ")[2], {})
+
+
+def test_a_phase_that_it_does_not_have(shop: Shop) -> None:
+    """It says which it has; it must be named at all."""
+    shop.has(in_memory())
+    assert advance("flipp") == Ended(2, "", "phyxius: quotes has no phase 'flipp'; it has: expand, flip\n")
+    unnamed = phyxius("advance", "quotes")
+    assert unnamed.exit == 2
+    assert "Missing option '--to'" in unnamed.err
+
+
+# -- the last phase
+
+
+ASKED = "flip is the last phase of quotes: there is no way back. Enter it?"
+
+
+def on_keyboard(typed: str, *more: str, width: int = 120) -> Ended:
+    return on_terminal("advance", "quotes", "--to", "flip", *more, typed=typed, width=width)
+
+
+def test_the_last_phase_is_asked_for(shop: Shop) -> None:
+    """On a terminal whoever runs it has to say yes."""
+    shop.has(in_memory())
+    asked = on_keyboard("y\n")
+    assert asked.exit == 0
+    assert f"{ASKED} [y/N]: " in asked.out
+    assert "ADVANCED  quotes is at flip since 2026-01-01 12:00:00 UTC" in asked.seen
+
+
+@pytest.mark.parametrize("typed, code", [("n\n", 2), ("\n", 2), ("\x04", 130)], ids=["no", "nothing", "end"])
+def test_who_does_not_say_yes_moves_nothing(shop: Shop, typed: str, code: int) -> None:
+    """No is the default."""
+    migration = in_memory()
+    shop.has(migration)
+    asked = on_keyboard(typed)
+    assert asked.exit == code
+    assert asked.seen.endswith("phyxius: nothing was done\n")
+    assert run(migration.current_phase()) == "expand"
+    assert not len(migration.journal)
+
+
+def test_the_last_phase_with_nobody_to_ask(shop: Shop) -> None:
+    """It says which option means yes."""
+    shop.has(in_memory())
+    told = f"{ASKED} Nobody can be asked here: say --yes to mean it"
+    assert advance("flip") == Ended(2, "", f"phyxius: {told}\n")
+    assert advance("flip", "--json").told["error"]["message"] == told
+    assert advance("flip", "--yes").exit == 0
+    assert advance("flip").exit == 3, "there is nothing to ask about"
+
+
+def test_what_is_asked_is_told_beside_json(shop: Shop) -> None:
+    """Programs read one channel; whoever is asked sees the other."""
+    shop.has(in_memory("quotes", None, expand={}, **{HOSTILE: {}}))
+    ended = on_terminal("advance", "quotes", "--to", HOSTILE, "--json", typed="n\n", width=300)
+    assert ended.exit == 2
+    assert_tame(ended)
+
+
+# -- who is first
+
+
+def test_another_caller_is_first(quotes_in: Quotes) -> None:
+    """While the evidence is asked somebody else takes the step: told, and not taken twice."""
+    quotes_in.make()
+
+    def meanwhile() -> Any:
+        quotes_in.schema = lambda: ok({"revision": "0042"})
+        run(quotes_in.app.advance("dual_write"))
+        return ok({"revision": "0042"})
+
+    quotes_in.schema = meanwhile
+    lost = advance("dual_write")
+    assert lost.exit == 5
+    said = 'another caller was first: the phase is "dual_write", no longer "expand"; '
+    assert lost.out.endswith(f"LOST THE RACE  {said}read current_phase() and decide whether to advance again\n")
+    assert quotes_in.place.rows("SELECT count(*) FROM transitions") == [(1,)]
+
+
+def test_another_caller_is_first_for_programs(quotes_in: Quotes) -> None:
+    """The same as JSON."""
+    quotes_in.make()
+
+    def meanwhile() -> Any:
+        quotes_in.schema = lambda: ok({"revision": "0042"})
+        run(quotes_in.app.advance("dual_write"))
+        return ok({"revision": "0042"})
+
+    quotes_in.schema = meanwhile
+    lost = advance("dual_write", "--json")
+    assert (lost.exit, lost.told["outcome"], lost.told["exit"]) == (5, "CAS_LOST", 5)
+    assert advance("dual_write").exit == 3
+
+
+RACE = """
+import os, time
+from pathlib import Path
+from phyxius import *
+from phyxius.adapters.sqlite import open_file_stores
+
+clock = create_controlled_clock()
+stores = open_file_stores("race.db", clock=clock)
+
+@schema_applied
+def both_ask():
+    (Path("asked") / str(os.getpid())).touch()
+    while len(list(Path("asked").iterdir())) < 2:
+        time.sleep(0.001)
+    return ok(1)
+
+spec = define_migration(name="quotes", phases={"expand": {}, "flip": {"both_ask": both_ask}, "contract": {}})
+app = create_migration(
+    spec, journal=Journal(clock=clock), journal_store=stores.journal_store, phase_store=stores.phase_store(spec)
+)
+"""
+
+
+def test_two_operators_at_once(tmp_path: Path) -> None:
+    """Of two processes that both ask all evidence one moves it, and the other one says that it did not."""
+    (tmp_path / "race.py").write_text(RACE)
+    (tmp_path / "asked").mkdir()
+    app = ["--app", "race:app", "--create"]
+    args = [*COMMAND, "advance", "quotes", "--to", "flip", *app]
+    with process(args, tmp_path, width=None) as first, process(args, tmp_path, width=None) as second:
+        ended = sorted((first.ended(), second.ended()), key=lambda each: each.exit)
+    assert [each.exit for each in ended] == [0, 5]
+    assert "ADVANCED  quotes is at flip" in ended[0].out
+    assert "LOST THE RACE  another caller was first" in ended[1].out
+
+
+# -- stores that fail
+
+
+def over(*, resolvable: bool = True, **evidence: Any) -> tuple[Any, FaultyPhaseStore]:
+    clock = create_controlled_clock(START)
+    spec: Any = define_migration(name="quotes", phases={"expand": {}, "flip": evidence, "contract": {}})
+    store = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=clock), resolvable=resolvable)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store), store
+
+
+def test_an_outcome_that_is_unknown(shop: Shop) -> None:
+    """The answer to the commit is lost, and the store cannot be asked: it says where to look."""
+    migration, store = over(resolvable=False)
+    shop.has(migration)
+    store.fail("try_advance", OSError("the line is dead"), when="after")
+    ended = advance("flip")
+    assert ended.exit == 6
+    assert ended.out.endswith(
+        "UNKNOWN  the phase store failed in try_advance (OSError: the line is dead); whether the migration moved is "
+        "unknown; read current_phase() before anything else\n"
+    )
+    migration, store = over(resolvable=False)
+    shop.has(migration)
+    store.fail("try_advance", OSError("the line is dead"), when="after")
+    told = advance("flip", "--json")
+    assert (told.exit, told.told["outcome"], told.told["committed"]) == (6, "STORE_ERRORED", "unknown")
+
+
+def test_a_commit_that_failed(shop: Shop) -> None:
+    """The store is sure that nothing moved."""
+    migration, store = over()
+    shop.has(migration)
+    store.fail("try_advance", OSError("the disk is full"))
+    ended = advance("flip")
+    assert ended.exit == 1
+    said = "the phase store failed in try_advance (OSError: the disk is full); the migration did not move"
+    assert ended.out.endswith(f"FAILED  {said}; mend the store and retry\n")
+    told = advance("flip", "--json")
+    assert (told.exit, told.told["outcome"], told.told["committed"]) == (1, "STORE_ERRORED", "no")
+
+
+def test_a_phase_that_cannot_be_read(shop: Shop) -> None:
+    """One line, and no traceback."""
+    migration, store = over()
+    shop.has(migration)
+    store.fail("current", OSError(f"no route{HOSTILE}"))
+    ended = advance("flip")
+    assert ended.exit == 1
+    assert ended.err.startswith("phyxius: OSError: no route")
+    assert ended.err.endswith("; --traceback shows where\n")
+    assert_tame(ended)
+    assert_tame(advance("flip", "--traceback"))
+
+
+def test_another_order_of_phases(quotes_in: Quotes, shop: Shop) -> None:
+    """The stores have other phases than this build: it moves nothing, and says which."""
+    quotes_in.at("dual_write")
+    shop.has(quotes_in.migration(expand={}, dual_write={}, contract={}))
+    ended = advance("contract", "--yes")
+    assert ended.exit == 7
+    assert 'the store recorded the phases "expand", "dual_write", "flip", "contract"' in ended.err
+    assert "adopt its order there first (amend)" in ended.err
+    assert ended.err.count("\n") == 1
+    told = advance("contract", "--yes", "--json")
+    assert (told.exit, told.told["error"]["type"]) == (7, "SpecChangedError")
+
+
+def test_another_order_that_still_can_be_read(quotes_in: Quotes, shop: Shop) -> None:
+    """A build from before an amendment may read the phase, and not step."""
+    quotes_in.at("expand")
+    shop.has(quotes_in.migration(expand={}, dual_write={}, flip={}, last={}))
+    assert phyxius("amend", "quotes", "--why", "contract is called last", "--yes").exit == 0
+    shop.has(quotes_in.app)
+    ended = advance("dual_write")
+    assert ended.exit == 7
+    assert "OTHER PHASES  the store has " in ended.out
+    assert advance("dual_write", "--json").told["outcome"] == "SPEC_CHANGED"
+
+
+@pytest.mark.parametrize("command", [("status",), ("check", "quotes"), ("advance", "quotes", "--to", "flip", "--yes")])
+def test_a_phase_that_nobody_knows(shop: Shop, command: tuple[str, ...]) -> None:
+    """The store answers with one that the build does not have; none is guessed."""
+    migration, store = over()
+    shop.has(migration)
+    store.answer("current", HOSTILE)
+    ended = phyxius(*command)
+    assert ended.exit == 7
+    assert ended.err.startswith('phyxius: the store of migration "quotes" answered with the phase ')
+    assert_tame(ended)
+
+
+# -- what else there is to tell
+
+
+def test_a_source_that_is_asked_again(shop: Shop) -> None:
+    """A window that waited long for others is judged once more, and that is told."""
+    clock = create_controlled_clock(START)
+    journal = aged_journal(DAYS_14, names=["read"], clock=clock)
+
+    @schema_applied
+    async def slow() -> Any:
+        """It takes two seconds."""
+        for _ in range(200):
+            await asyncio.sleep(0)
+        clock.advance_by(timedelta(seconds=2))
+        return ok(1)
+
+    evidence = {"silent": journal_window("read", timedelta(days=1), no_events()), "slow": slow}
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": evidence, "contract": {}})
+    shop.has(create_migration(spec, journal=journal))
+    assert advance("flip").out.splitlines()[1:4] == [
+        ' ✓ silent  0.00 s  no events named "read" in the last 1 day',
+        " ✓ slow  2.00 s  It takes two seconds",
+        ' ✓ silent  0.00 s, asked again  no events named "read" in the last 1 day',
+    ]
+
+
+PROGRESS = """\
+quotes  expand → flip
+ ✓ quick  0.00 s  quick
+ ✓ slow  0.00 s  slow
+ADVANCED  quotes is at flip since 2026-01-01 12:00:00 UTC
+"""
+
+
+def test_progress_on_a_terminal(shop: Shop) -> None:
+    """It tells which sources are still asked, and is gone at the end; answers and warnings stand above it."""
+
+    @schema_applied
+    async def quick() -> Any:
+        return ok(1)
+
+    @schema_applied
+    async def slow() -> Any:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return ok(1)
+
+    shop.has(in_memory(expand={}, flip={"quick": quick, "slow": slow}, contract={}))
+    shown = on_terminal("advance", "quotes", "--to", "flip")
+    assert "asking slow" in shown.out
+    assert shown.seen == PROGRESS
+
+
+def test_a_warning_meanwhile(shop: Shop) -> None:
+    """It does not tear what is drawn: on a terminal both channels are the same."""
+
+    @schema_applied
+    async def warns() -> Any:
+        warnings.warn("the view is deprecated", stacklevel=1)
+        return ok(1)
+
+    shop.has(in_memory(expand={}, flip={"warns": warns}, contract={}))
+    assert on_terminal("advance", "quotes", "--to", "flip").seen.splitlines()[1:3] == [
+        "note: the view is deprecated",
+        " ✓ warns  0.00 s  warns",
+    ]
+
+
+def test_an_audit_that_is_refused(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """It moved, and nobody will know why: that is worth a note."""
+    clock = create_controlled_clock(START)
+    journal = Journal[Any](clock=clock, max_entries=1, overflow="error")
+    journal.append(1)
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}, "contract": {}})
+    shop.has(create_migration(spec, journal=journal))
+    ended = advance("flip")
+    assert ended.exit == 0
+    assert ended.err.startswith("note: the journal refused the audit event of this call: ")
+
+
+@pytest.mark.parametrize("how", ["reason", "error", "name", "store"])
+def test_hostile_texts(shop: Shop, how: str) -> None:
+    """Shown, and not obeyed, wherever they come from."""
+    name, to = "quotes", "flip"
+    if how == "store":
+        migration, store = over()
+        store.fail("try_advance", OSError(HOSTILE))
+    elif how == "name":
+        name = to = HOSTILE
+        migration = in_memory(name, None, **{"expand": {}, HOSTILE: {HOSTILE: schema_applied(failing())}, "z": {}})
+    else:
+        check = failing(HOSTILE) if how == "reason" else raising(ValueError(HOSTILE))
+        migration = in_memory(expand={}, flip={"a": schema_applied(check)}, z={})
+    shop.has(migration)
+    command = ("advance", name, "--to", to)
+    assert_tame(phyxius(*command))
+    assert_tame(on_terminal(*command, width=300))
+    assert phyxius(*command, "--json").told
