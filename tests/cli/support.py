@@ -148,8 +148,11 @@ def _read(master: int, shown: list[bytes]) -> None:
 
 @contextmanager
 def terminal(width: int) -> Iterator[tuple[int, int]]:
-    """Both ends of a pseudo-terminal; it closes the first."""
+    """Both ends of a pseudo-terminal, which does not echo; it closes the first."""
     master, slave = pty.openpty()
+    modes = termios.tcgetattr(slave)
+    modes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave, termios.TCSANOW, modes)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     try:
         yield master, slave

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from phyxius.cli._exits import Exit
-from phyxius.cli._screen import clean
+from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
 
 
@@ -13,10 +13,9 @@ def diagram(session: Session, *, name: str) -> Exit:
     """Print a migration in the language of Mermaid, with the phase that it is at marked."""
     subject = session.named(name)
     phase = subject.phase()
-    text = "\n".join(_mermaid(subject, phase))
-    session.screen.json({"migration": name, "phase": phase, "mermaid": text})
-    for line in text.splitlines():
-        session.screen.say(line)
+    lines = list(_mermaid(subject, phase))
+    session.screen.json({"migration": name, "phase": phase, "mermaid": "\n".join(lines)})
+    session.screen.show([Line.of(line) for line in lines], wrap=False)
     return Exit.DONE
 
 
@@ -38,4 +37,5 @@ def _mermaid(subject: Subject, phase: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """A text that Mermaid takes for nothing else."""
-    return "".join(each if each.isalnum() or each in " _-.,:/" else f"#{ord(each)};" for each in clean(text))
+    plain = (each.isascii() and (each.isalnum() or each in " _-.,:/") for each in clean(text))
+    return "".join(each if is_plain else f"#{ord(each)};" for each, is_plain in zip(clean(text), plain, strict=True))

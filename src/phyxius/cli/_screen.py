@@ -91,15 +91,15 @@ class Screen:
         console, beside = (Console(file=file, highlight=False) for file in (out, err))
         return cls(console, beside, as_json)
 
-    def show(self, lines: Iterable[Line], *, err: bool = False) -> None:
-        """Print lines, unless JSON is printed."""
+    def show(self, lines: Iterable[Line], *, err: bool = False, wrap: bool = True) -> None:
+        """Print lines, unless JSON is printed; `wrap=False` is for what other programs read."""
         if self.as_json and not err:
             return
         console = self.err if err else self.out
         if self._drawn_on is not None and console.is_terminal:  # else one would write into what the other has drawn
             console = self._drawn_on
         for line in lines:
-            for text in line.wrapped(console, self._width(console)):
+            for text in line.wrapped(console, self._width(console) if wrap else None):
                 console.print(self.fitting(console, text), soft_wrap=True)
 
     def say(self, text: object, **options: Any) -> None:

@@ -67,6 +67,8 @@ def signatures(session: Session, *, name: str, to: str | None, source: str | Non
     subject, screen = session.named(name), session.screen
     if to is not None:
         subject.declared(to)
+    if source is not None:
+        _check_source(subject, source)
     subjects = {
         key: attestations
         for key, attestations in attestations_of(subject.migration).items()
@@ -86,6 +88,18 @@ def signatures(session: Session, *, name: str, to: str | None, source: str | Non
     return Exit.DONE
 
 
+def _check_source(subject: Subject, source: str) -> None:
+    found = [name for to in subject.order[1:] for name, each in subject.sources(to).items() if _is_signed(each)]
+    if source not in found:
+        there = f"it has: {', '.join(found)}" if found else "it has none"
+        told = f"{subject.name} has no source {source!r} that asks for signatures; {there}"
+        raise CommandError(told, Exit.USAGE)
+
+
+def _is_signed(source: object) -> bool:
+    return isinstance(source, AttestationEvidence)
+
+
 def _source(subject: Subject, to: str, source: str | None) -> tuple[str, Any]:
     """The source to sign for, and where its signatures are."""
     subject.declared(to)
@@ -96,7 +110,7 @@ def _source(subject: Subject, to: str, source: str | None) -> tuple[str, Any]:
         (source,) = there
     if source in there:
         return source, there[source]
-    asked = {name: each for name, each in subject.sources(to).items() if isinstance(each, AttestationEvidence)}
+    asked = {name: each for name, each in subject.sources(to).items() if _is_signed(each)}
     if source in asked:
         told = f'{source} of {to} looks elsewhere than in these stores ("{demand_of(asked[source])}"); sign there'
     elif there:

@@ -1,0 +1,216 @@
+"""How a migration got where it is."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from phyxius.blocking import opened, run
+from phyxius.clock import create_controlled_clock
+from phyxius.fp import ok
+from phyxius.journal import Journal
+from phyxius.migration import create_memory_phase_store, create_migration, define_migration
+from phyxius.testing import FaultyPhaseStore
+from tests.cli.support import (
+    HOSTILE,
+    START,
+    Ended,
+    Quotes,
+    Shop,
+    assert_tame,
+    failing,
+    on_terminal,
+    phyxius,
+    raising,
+)
+
+HOUR = timedelta(hours=1)
+STORY = """\
+quotes
+  2026-01-01 12:00:00 UTC  BEGAN with the phases expand, dual_write, flip, contract
+  2026-01-01 15:00:00 UTC  REFUSED dual_write (EVIDENCE_FAILED, 3 times since 2026-01-01 13:00:00 UTC)
+      schema_ready: apply 0042
+  2026-01-01 16:00:00 UTC  REFUSED dual_write (EVIDENCE_ERRORED)
+      schema_ready: ValueError: no such table
+  2026-01-01 17:00:00 UTC  ADVANCED expand → dual_write
+      schema_ready: revision 0042
+  2026-01-01 18:00:00 UTC  REFUSED contract (NOT_NEXT)
+      "contract" is not the next phase after "dual_write"; that is "flip"
+  2026-01-01 19:00:00 UTC  AMENDED by ada to expand, dual_write, check, flip, contract: we compare first
+"""
+EACH = """\
+  2026-01-01 13:00:00 UTC  REFUSED dual_write (EVIDENCE_FAILED)
+      schema_ready: apply 0042
+  2026-01-01 14:00:00 UTC  REFUSED dual_write (EVIDENCE_FAILED)
+      schema_ready: apply 0042
+  2026-01-01 15:00:00 UTC  REFUSED dual_write (EVIDENCE_FAILED)
+      schema_ready: apply 0042
+"""
+NARROW = """\
+quotes
+  2026-01-01 12:00:00 UTC
+  BEGAN with the phases expand,
+  dual_write, flip, contract
+  2026-01-01 15:00:00 UTC
+  REFUSED dual_write (EVIDENCE_FAILED, 3
+  times since 2026-01-01 13:00:00 UTC)
+      schema_ready:
+      apply 0042
+"""
+
+
+@pytest.fixture
+def told(quotes_in: Quotes, shop: Shop) -> Quotes:
+    """A migration with a story."""
+    quotes_in.make()
+    assert phyxius("status").exit == 0
+    answers = [failing("apply 0042")] * 3 + [raising(ValueError("no such table")), lambda: ok({"revision": "0042"})]
+    for answer in answers:
+        quotes_in.clock.advance_by(HOUR)
+        quotes_in.schema = answer
+        phyxius("advance", "quotes", "--to", "dual_write")
+    quotes_in.clock.advance_by(HOUR)
+    assert phyxius("advance", "quotes", "--to", "contract").exit == 75
+    quotes_in.clock.advance_by(HOUR)
+    evidence = {phase: each.evidence for phase, each in quotes_in.app.spec.phases.items()}
+    contract, flip = evidence.pop("contract"), evidence.pop("flip")
+    shop.has(quotes_in.migration(**evidence, check={}, flip=flip, contract=contract))
+    assert phyxius("amend", "quotes", "--why", "we compare first", "--yes").exit == 0
+    return quotes_in
+
+
+def test_a_story(told: Quotes) -> None:
+    """What it began with, what it was refused, and what it came to, in order; repetitions are one."""
+    assert phyxius("history", "quotes") == Ended(0, STORY)
+    assert on_terminal("history", "quotes", width=120).seen == STORY
+    assert on_terminal("history", "quotes", width=40).seen.startswith(NARROW)
+
+
+def test_each_refusal(told: Quotes) -> None:
+    """Also those that say the same."""
+    each = phyxius("history", "quotes", "--all")
+    assert EACH in each.out
+    assert "times since" not in each.out
+
+
+def test_no_older_refusals(told: Quotes) -> None:
+    """Steps are told all the same, however old."""
+    recent = phyxius("history", "quotes", "--since", "150m").out
+    assert "REFUSED contract" in recent
+    assert "BEGAN" in recent
+    assert "ADVANCED" in recent
+    assert "REFUSED dual_write" not in recent
+
+
+def test_for_programs(told: Quotes) -> None:
+    """Each entry, with all that is known."""
+    ended = phyxius("history", "quotes", "--json")
+    assert ended.exit == 0
+    began, *refused, broken, advanced, not_next, amended = ended.told["history"]
+    assert began == {
+        "at": "2026-01-01T12:00:00+00:00",
+        "kind": "began",
+        "phases": ["expand", "dual_write", "flip", "contract"],
+        "who": None,
+        "why": None,
+    }
+    assert len(refused) == 3
+    assert len({each.pop("attempt") for each in (*refused, broken, advanced, not_next)}) == 6
+    assert refused[0] == {
+        "at": "2026-01-01T13:00:00+00:00",
+        "kind": "refused",
+        "from": "expand",
+        "to": "dual_write",
+        "type": "EVIDENCE_FAILED",
+        "message": 'cannot enter "dual_write": schema_ready: apply 0042',
+        "failures": {"schema_ready": {"reason": "apply 0042", "details": {}, "retry_at": None}},
+        "errors": {},
+    }
+    assert broken["errors"] == {"schema_ready": {"type": "ValueError", "message": "no such table"}}
+    assert advanced == {
+        "at": "2026-01-01T17:00:00+00:00",
+        "kind": "advanced",
+        "from": "expand",
+        "to": "dual_write",
+        "evidence": {"schema_ready": {"revision": "0042"}},
+    }
+    assert (not_next["type"], not_next["failures"], not_next["errors"]) == ("NOT_NEXT", {}, {})
+    assert amended == {
+        "at": "2026-01-01T19:00:00+00:00",
+        "kind": "amended",
+        "phases": ["expand", "dual_write", "check", "flip", "contract"],
+        "who": "ada",
+        "why": "we compare first",
+    }
+
+
+CANCELLED = """\
+quotes
+  2026-01-01 12:00:00 UTC  REFUSED a step (CANCELLED)
+      the call was cancelled before the transition began; nothing moved, advance() again
+"""
+
+
+def test_a_call_that_was_cancelled(shop: Shop) -> None:
+    """It may not even have known where it was."""
+    clock = create_controlled_clock(START)
+    store = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=clock))
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}})
+    migration = create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store)
+    shop.has(migration)
+    store.hang("current", times=1)
+
+    async def cancel() -> None:
+        calling = asyncio.create_task(migration.advance())
+        while not store.calls:  # noqa: ASYNC110 - what is waited for is seen in the store alone
+            await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.wait([calling])
+
+    run(cancel())
+    assert phyxius("history", "quotes") == Ended(0, CANCELLED)
+
+
+def test_stores_without_a_history(shop: Shop) -> None:
+    """It says so."""
+
+    class Store:
+        async def current(self) -> str:
+            raise AssertionError
+
+        async def try_advance(self, *_: object) -> object:
+            raise AssertionError
+
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}})
+    store: Any = Store()
+    clock = create_controlled_clock()
+    shop.has(create_migration(spec, journal=Journal(clock=clock), phase_store=store, single_process=True))
+    said = "nothing is known of it: its stores keep no history, or its phase was never read"
+    assert phyxius("history", "quotes") == Ended(0, f"quotes\n  {said}\n")
+    assert phyxius("history", "quotes", "--json").told == {"migration": "quotes", "history": []}
+    assert phyxius("history", "orders").exit == 2
+
+
+@pytest.mark.parametrize("kind", ["refused", "amended"])
+def test_hostile_texts(quotes_in: Quotes, shop: Shop, kind: str) -> None:
+    """What is in the stores may be from anybody."""
+    hostile = HOSTILE.replace("\x00", "")
+    quotes_in.make()
+    migration = quotes_in.migration(f"quotes{hostile[:9]}", **{"expand": {}, f"f{hostile}x": {}})
+    shop.has(migration)
+    with opened(quotes_in.stores):
+        run(migration.current_phase())
+    if kind == "amended":
+        shop.has(quotes_in.migration(migration.name, **{"expand": {}, f"f{hostile}y": {}}))
+        assert_tame(phyxius("amend", migration.name, "--why", hostile, "--who", hostile, "--yes"))
+    else:
+        quotes_in.schema = failing(hostile)
+        evidence = {hostile: quotes_in.app.spec.phases["dual_write"].evidence["schema_ready"]}
+        shop.has(quotes_in.migration(migration.name, **{"expand": {}, f"f{hostile}x": evidence}))
+        assert_tame(phyxius("advance", migration.name, "--to", f"f{hostile}x", "--yes"))
+    assert_tame(phyxius("history", migration.name))
+    assert_tame(on_terminal("history", migration.name, width=300))
+    assert phyxius("history", migration.name, "--json").told["history"]
