@@ -165,6 +165,7 @@ def check(**options: Any) -> None:
 @_name
 @click.option("--to", required=True, metavar="PHASE", shell_complete=_complete("phases"), help="The phase to enter.")
 @click.option("--yes", is_flag=True, help="Enter the last phase without asking.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing where nothing is to be done, with 3, 5 or 75; for cron.")
 @_common
 def advance(**options: Any) -> None:
     """Take NAME into its next phase, if that is proven safe.

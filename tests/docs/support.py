@@ -1,10 +1,12 @@
-"""What the applications of the docs have recorded in a file of stores."""
+"""What a page says that its commands print, and what its application has recorded in a file of stores."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,20 @@ def calls(path: Path, name: str) -> list[tuple[Any, str, str | None]]:
 def recorders(path: Path) -> list[tuple[str, int]]:
     """Who has recorded, and whether he has closed."""
     return rows(path, "SELECT name, closed FROM recorders ORDER BY name")
+
+
+def commands(page: str) -> Iterator[tuple[str, str]]:
+    """Each command of a page, and what it has to print."""
+    for block in re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        for part in block.split("$ ")[1:]:
+            command, _, output = part.partition("\n")
+            yield command, output
+
+
+def pattern_of(output: str) -> str:
+    """A line of dots stands for any lines, and dots within a line for anything."""
+    lines = (
+        r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
+        for line in output.splitlines()
+    )
+    return "".join(lines)

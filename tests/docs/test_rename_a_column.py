@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.support import commands, pattern_of
 from tests.programs import PATIENCE, Program
 from tests.servers import server
 from tests.source import ROOT
@@ -97,23 +98,6 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         job.kill()
 
 
-def commands(page: str) -> Iterator[tuple[str, str]]:
-    """Each command of a page, and what it has to print."""
-    for block in re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        for part in block.split("$ ")[1:]:
-            command, _, output = part.partition("\n")
-            yield command, output
-
-
-def pattern_of(output: str) -> str:
-    """A line of dots stands for any lines, and dots within a line for anything."""
-    lines = (
-        r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
-        for line in output.splitlines()
-    )
-    return "".join(lines)
-
-
 def do_all(reader: Reader, page: str) -> str:
     """Do what a page says, and compare what comes; what the users have been answered."""
     told = ""
@@ -158,15 +142,3 @@ def test_the_page_shows_each_file() -> None:
     files: set[str] = {str(path.relative_to(APPLICATION)) for path in APPLICATION.rglob("*.py")}
     assert files - shown == {"migrations/env.py", "traffic.py"}
     assert shown <= files
-
-
-def test_dots_stand_for_anything() -> None:
-    """But for nothing else than what they stand in for."""
-    said = "first ... line\n...\nlast\n"
-    for printed, fits in (
-        ("first long line\nlast\n", True),
-        ("first  line\nmore\nand more\nlast\n", True),
-        ("first line\nlast\n", False),
-        ("first long line\nlast\nbut one\n", False),
-    ):
-        assert bool(re.fullmatch(pattern_of(said), printed)) is fits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import click
@@ -28,18 +29,29 @@ from phyxius.migration import (
     StoreErrored,
 )
 
+_NOTHING_TO_DO = frozenset({Exit.REFUSED, Exit.ALREADY_THERE, Exit.LOST})
 
-def advance(session: Session, *, name: str, to: str, yes: bool) -> Exit:
+
+def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> Exit:
     """Take a migration into its next phase, if every source says yes."""
     subject = session.named(name)
     to, screen = subject.declared(to), session.screen
     before = subject.phase()
+    if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
+        return _already_there(session, subject, before, to, quiet=quiet)
     if to == subject.order[-1] and subject.following(before) == to and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
     reports: dict[str, Report] = {}
+    held: list[Line] = []
+
+    def show(line: Line) -> None:
+        if quiet:
+            held.append(line)
+        else:
+            screen.show([line])
+
     if subject.following(before) == to:
-        title = Text.assemble((clean(name), "bold"), f"  {clean(before)} → {clean(to)}")
-        screen.show([Line(title)])
+        show(Line(Text.assemble((clean(name), "bold"), f"  {clean(before)} → {clean(to)}")))
     waiting = dict.fromkeys(subject.sources(to))
     try:
         with screen.progress(_asking(waiting)) as update:
@@ -49,12 +61,24 @@ def advance(session: Session, *, name: str, to: str, yes: bool) -> Exit:
                 reports[answer.source] = report = report_of(subject, to, answer)
                 waiting.pop(answer.source, None)
                 update(_asking(waiting))
-                screen.show([_asked(report, answer, again=again)])
+                show(_asked(report, answer, again=again))
 
             result = subject.plain.advance(to, on_answer=told)
     except KeyboardInterrupt as interrupt:
         return _interrupted(session, subject, before, to, interrupt)
-    return _tell(session, subject, to, result, reports)
+    exit_ = exit_of(subject, to, result)
+    if not quiet or exit_ not in _NOTHING_TO_DO:
+        screen.show(held)
+        _tell(session, subject, to, result, exit_, reports)
+    return exit_
+
+
+def _already_there(session: Session, subject: Subject, phase: str, to: str, *, quiet: bool) -> Exit:
+    if not quiet:
+        told = f"{subject.name} is at {phase}" + ("" if phase == to else f", past {to}")
+        session.screen.json(_told(subject, to, "ALREADY_THERE", Exit.ALREADY_THERE, message=told))
+        session.screen.say(told, lead="ALREADY THERE  ", lead_style="bold green")
+    return Exit.ALREADY_THERE
 
 
 def ask(question: str, option: str) -> None:
@@ -91,27 +115,41 @@ def _tell(
     subject: Subject,
     to: str,
     result: Result[Advanced[Any], AdvanceError[Any]],
+    exit_: Exit,
     reports: Mapping[str, Report],
-) -> Exit:
+) -> None:
     outcome = result.value if isinstance(result, Ok) else result.error
-    exit_ = exit_of(subject, to, result)
-    message = None if isinstance(outcome, Advanced) else outcome.message
-    session.screen.json(
-        {
-            "migration": subject.name,
-            "to": to,
-            "outcome": "ADVANCED" if isinstance(outcome, Advanced) else outcome.type,
-            "exit": int(exit_),
-            "message": message,
-            "at": outcome.at.wall if isinstance(outcome, Advanced) else None,
-            "committed": outcome.committed if isinstance(outcome, StoreErrored) else None,
-            "sources": {name: report.told() for name, report in reports.items()},
-        }
-    )
+    if isinstance(outcome, Advanced):
+        told = _told(subject, to, "ADVANCED", exit_, at=outcome.at.wall)
+    else:
+        committed = outcome.committed if isinstance(outcome, StoreErrored) else None
+        told = _told(subject, to, outcome.type, exit_, message=outcome.message, committed=committed)
+    session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
     session.screen.show(_lines(subject, to, result, exit_, reports))
     if outcome.audit_error is not None:
         session.screen.note(f"the journal refused the audit event of this call: {outcome.audit_error}")
-    return exit_
+
+
+def _told(
+    subject: Subject,
+    to: str,
+    outcome: str,
+    exit_: Exit,
+    *,
+    message: str | None = None,
+    at: datetime | None = None,
+    committed: object = None,
+) -> dict[str, Any]:
+    return {
+        "migration": subject.name,
+        "to": to,
+        "outcome": outcome,
+        "exit": int(exit_),
+        "message": message,
+        "at": at,
+        "committed": committed,
+        "sources": {},
+    }
 
 
 def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]]) -> Exit:

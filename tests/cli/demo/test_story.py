@@ -22,7 +22,9 @@ from phyxius.cli._demo import _story
 from phyxius.cli._demo._story import Story
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
+from tests.docs.support import pattern_of
 from tests.programs import running
+from tests.source import ROOT
 
 STEPS = ["dual_write", "flip", "contract", "drop"]
 
@@ -206,3 +208,10 @@ def test_json(tmp_path: Path) -> None:
     assert proof["refused"] == 6
     assert proof["seconds"] < 60
     assert done.stderr == ""
+
+
+def test_the_readme_shows_what_it_prints(told: Told) -> None:
+    """The screen that stands there is the one that comes."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```text\n(\$ phyxius check.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert re.search(pattern_of(block), told.text)
