@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from phyxius.blocking import run
+from phyxius.cli._advance import exit_of
+from phyxius.cli._exits import Exit
+from phyxius.cli._session import Subject
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import ok
 from phyxius.journal import Journal
@@ -47,23 +50,23 @@ def advance(to: str, *more: str) -> Ended:
 
 ADVANCED = """\
 quotes  expand → dual_write
- ✓ schema_ready  0.00 s  The schema has revision 0042
+ ✓ schema_ready  The schema has revision 0042
 ADVANCED  quotes is at dual_write since 2026-01-01 12:00:00 UTC
 """
 REFUSED = """\
 quotes  expand → dual_write
- ✗ schema_ready  0.00 s  the schema is at 0041; apply 0042
+ ✗ schema_ready  the schema is at 0041; apply 0042
 REFUSED  dual_write is not proven safe, and nothing moved; `phyxius check quotes` shows more\
 . Not before 2026-01-15 12:00:00 UTC, in 14 days
 """
 BROKEN = """\
 quotes  expand → dual_write
- ! schema_ready  0.00 s  it could not be judged: ValueError: no such table
+ ! schema_ready  it could not be judged: ValueError: no such table
 NOT JUDGED  dual_write could not be judged, and nothing moved: mend the check or what it asks
 """
 NARROW = """\
 quotes  expand → dual_write
- ✗ schema_ready  0.00 s
+ ✗ schema_ready
  the schema is at 0041; apply 0042
 REFUSED  dual_write is not proven safe,
          and nothing moved; `phyxius
@@ -138,19 +141,40 @@ def test_what_it_tells_programs(quotes_in: Quotes) -> None:
 @pytest.mark.parametrize(
     "at, to, code, said",
     [
-        ("flip", "flip", 3, 'ALREADY THERE  the migration is at "flip" already; the next phase is "contract"'),
-        ("flip", "expand", 3, 'ALREADY THERE  "expand" is not the next phase after "flip"; that is "contract"'),
-        ("contract", "contract", 3, 'ALREADY THERE  "contract" is the final phase; there is nothing left to do'),
-        ("contract", "flip", 3, 'ALREADY THERE  "contract" is the final phase; there is nothing left to do'),
+        ("flip", "flip", 3, "ALREADY THERE  quotes is at flip"),
+        ("flip", "expand", 3, "ALREADY THERE  quotes is at flip, past expand"),
+        ("contract", "contract", 3, "ALREADY THERE  quotes is at contract"),
+        ("contract", "flip", 3, "ALREADY THERE  quotes is at contract, past flip"),
         ("expand", "contract", 75, 'REFUSED  "contract" is not the next phase after "expand"; that is "dual_write"'),
     ],
 )
 def test_a_phase_that_is_not_next(quotes_in: Quotes, at: str, to: str, code: int, said: str) -> None:
-    """One that it is at or past is no trouble; one that is further ahead waits. No source is asked."""
+    """One that it is at or past is no trouble, and no refusal; one that is further ahead waits. No source is asked."""
     quotes_in.at(at)
     assert advance(to) == Ended(code, f"{said}\n")
     told = advance(to, "--json").told
     assert (told["exit"], told["message"], told["sources"]) == (code, said.partition("  ")[2], {})
+    assert quotes_in.place.rows("SELECT count(*) FROM events WHERE outcome = 'failure'") == [(0 if code == 3 else 2,)]
+
+
+@pytest.mark.parametrize("at", ["flip", "contract"])
+def test_it_got_there_in_between(at: str) -> None:
+    """Somebody takes the step, or two, between the look and the press: the migration is where it is wanted."""
+    migration = in_memory("quotes", at, expand={}, flip={}, contract={})
+    assert exit_of(Subject(migration), "flip", run(migration.advance("flip"))) == Exit.ALREADY_THERE
+
+
+def test_quiet(quotes_in: Quotes) -> None:
+    """For cron: nothing where nothing is to be done; the step, and what somebody should look at, as ever."""
+    quotes_in.make()
+    quotes_in.schema = failing("the schema is at 0041; apply 0042", details={"at": "0041"}, retry_at=START + DAYS_14)
+    for more in ([], ["--json"]):
+        assert advance("dual_write", "--quiet", *more) == Ended(75, "")
+        assert advance("expand", "-q", *more) == Ended(3, "")
+    quotes_in.schema = raising(ValueError("no such table"))
+    assert advance("dual_write", "--quiet") == Ended(4, BROKEN)
+    quotes_in.schema = lambda: ok({"revision": "0042"})
+    assert advance("dual_write", "--quiet") == Ended(0, ADVANCED)
 
 
 def test_a_phase_that_it_does_not_have(shop: Shop) -> None:
@@ -393,16 +417,16 @@ def test_a_source_that_is_asked_again(shop: Shop) -> None:
     spec = define_migration(name="quotes", phases={"expand": {}, "flip": evidence, "contract": {}})
     shop.has(create_migration(spec, journal=journal))
     assert advance("flip").out.splitlines()[1:4] == [
-        ' ✓ silent  0.00 s  no events named "read" in the last 1 day',
-        " ✓ slow  2.00 s  It takes two seconds",
-        ' ✓ silent  0.00 s, asked again  no events named "read" in the last 1 day',
+        ' ✓ silent  "read" in the last 1 day: no events',
+        " ✓ slow  2.0 s  It takes two seconds",
+        ' ✓ silent  asked again  "read" in the last 1 day: no events',
     ]
 
 
 PROGRESS = """\
 quotes  expand → flip
- ✓ quick  0.00 s  quick
- ✓ slow  0.00 s  slow
+ ✓ quick  quick
+ ✓ slow  slow
 ADVANCED  quotes is at flip since 2026-01-01 12:00:00 UTC
 """
 
@@ -437,7 +461,7 @@ def test_a_warning_meanwhile(shop: Shop) -> None:
     shop.has(in_memory(expand={}, flip={"warns": warns}, contract={}))
     assert on_terminal("advance", "quotes", "--to", "flip").seen.splitlines()[1:3] == [
         "note: the view is deprecated",
-        " ✓ warns  0.00 s  warns",
+        " ✓ warns  warns",
     ]
 
 

@@ -102,7 +102,7 @@ def test_a_schema(quotes_in: Quotes) -> None:
 
 HALF = """\
 quotes  flip → contract
- ✗ no_legacy_reads  no events named "quote.read_old" in the last 14 days
+ ✗ no_legacy_reads  "quote.read_old" in the last 14 days: no events
    why       the journal cannot vouch for the whole window: 9 days of 14 days missing, most of it from \
 2025-12-23T12:00:00+00:00 to 2026-01-01T12:00:00+00:00 (the store holds nothing from before then); \
 wait until that has left the window
@@ -114,8 +114,8 @@ NOT READY  contract is not proven safe; not before 2026-01-15 12:00:00 UTC, in 9
 HALF_NARROW = """\
 quotes  flip → contract
  ✗ no_legacy_reads
- no events named "quote.read_old" in the
- last 14 days
+ "quote.read_old" in the last 14 days:
+ no events
    why       the journal cannot vouch
              for the whole window: 9
              days of 14 days missing,
@@ -141,7 +141,7 @@ days
 """
 FULL = """\
 quotes  flip → contract
- ✓ no_legacy_reads  no events named "quote.read_old" in the last 14 days
+ ✓ no_legacy_reads  "quote.read_old" in the last 14 days: no events
    covered   ████████████████████ 14 of 14 days
    observed  count 0
 READY  phyxius advance quotes --to contract

@@ -77,7 +77,7 @@ def test_a_duration(duration: timedelta, told: str) -> None:
         (timedelta(days=9.29), timedelta(days=14), "9.2 of 14 days"),
         (timedelta(days=14) - timedelta(microseconds=1), timedelta(days=14), "13.9 of 14 days"),
         (timedelta(days=14), timedelta(days=14), "14 of 14 days"),
-        (timedelta(minutes=30), timedelta(hours=1), "0.5 of 1 hour"),
+        (timedelta(minutes=30), timedelta(hours=1), "30 of 60 minutes"),
         (timedelta(milliseconds=300), timedelta(milliseconds=500), "0.3 of 0.5 seconds"),
     ],
     ids=str,

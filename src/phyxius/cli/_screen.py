@@ -21,7 +21,7 @@ from phyxius.journal import to_json_value
 
 # What moves the cursor, changes colours, hides, or reverses the order of what follows.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-_NARROWEST, _WIDEST, _PIPE = 24, 100, 72
+_NARROWEST, _WIDEST, _PIPE = 24, 120, 72
 _BAR = 20
 _ASCII = str.maketrans({"✓": "+", "✗": "-", "█": "#", "░": ".", "→": ">", "─": "-", "…": "~"})
 
