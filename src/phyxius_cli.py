@@ -33,6 +33,7 @@ Exit codes:
 """
 
 
+_CENTURY = timedelta(days=36_500)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -48,6 +49,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # newer ones have a
             self.fail(f"{value!r} is no duration; write 90s, 15m, 36h, 14d or 2w", param, ctx)
         if duration <= timedelta(0):
             self.fail("a duration is more than nothing", param, ctx)
+        if duration > _CENTURY:
+            self.fail("a century is the most", param, ctx)
         return duration
 
 
@@ -56,9 +59,12 @@ DURATION = _Duration()
 
 def _complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
-        from phyxius.cli import complete
-
-        name = ctx.params.get("name")
+        try:
+            from phyxius.cli import complete
+        except ModuleNotFoundError:
+            return []
+        # Where an option lacks the value that is typed, click has not told arguments from each other yet.
+        name = ctx.params.get("name") or next(iter(ctx.args), None)
         return [each for each in complete(kind, ctx.params.get("app"), name) if each.startswith(incomplete)]
 
     return complete
@@ -111,7 +117,11 @@ def _run(command: str, **options: Any) -> None:
 
 
 class _InOrder(click.Group):
-    """Commands in the order in which somebody needs them."""
+    """Commands in the order in which somebody needs them; each says where exit codes are told."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.epilog = "Exit codes: `phyxius --help` tells them."
+        super().add_command(cmd, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(self.commands)

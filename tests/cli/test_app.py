@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,8 +12,12 @@ from typing import Any
 
 import pytest
 
-from phyxius.blocking import SyncMigration
+from phyxius.adapters.sqlite import open_file_stores
+from phyxius.blocking import SyncMigration, opened
 from phyxius.cli._app import user
+from phyxius.clock import create_controlled_clock
+from phyxius.journal import Journal
+from phyxius.migration import create_migration, define_migration
 from tests.cli.support import HOSTILE, SHOWN, Ended, Shop, in_memory, phyxius
 
 SEVERAL = {"quotes": in_memory("quotes"), "orders": in_memory("orders")}
@@ -167,6 +172,25 @@ def test_an_application_that_turns_one_error_into_another(shop: Shop) -> None:
 
     shop.has(turns)
     shows(phyxius("check", "nothing"), "there is no migration 'nothing'; there are: quotes, orders", 2)
+
+
+def test_a_plain_factory_is_plain_code(shop: Shop, tmp_path: Path) -> None:
+    """It may run event loops, and open stores, as in any program without an event loop."""
+    stores = open_file_stores(tmp_path / "a.db", clock=create_controlled_clock())
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}})
+
+    async def settings() -> str:
+        return "settings"
+
+    @contextmanager
+    def app() -> Iterator[Any]:
+        assert asyncio.run(settings()) == "settings"
+        with opened(stores):
+            journal = Journal[Any](clock=stores.clock)
+            yield SyncMigration(create_migration(spec, journal=journal, phase_store=stores.phase_store(spec)))
+
+    shop.has(app)
+    assert names(phyxius("status", "--json")) == ["quotes"]
 
 
 # -- what it may not be

@@ -91,9 +91,10 @@ def ask(question: str, option: str) -> None:
         raise CommandError(f"{clean(question)} Nobody can be asked here: say {option} to mean it", Exit.USAGE)
     try:
         agreed = click.confirm(clean(question), err=True)
-    except click.Abort:
+    except click.Abort as abort:
         click.echo(err=True)
-        raise CommandError("nothing was done", Exit.INTERRUPTED) from None
+        terminated = isinstance(abort.__context__, Terminated)
+        raise CommandError("nothing was done", Exit.TERMINATED if terminated else Exit.INTERRUPTED) from None
     if not agreed:
         raise CommandError("nothing was done", Exit.USAGE)
 

@@ -8,8 +8,8 @@ import inspect
 import socket
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,56 +123,62 @@ def _migrations_of(found: object) -> str:
     return f"; it has {', '.join(names)}" if names else f", and it has no other Migration either; wanted is {_WANTED}"
 
 
-@asynccontextmanager
-async def opened_app(
-    found: object, target: Target, *, command: str, create: bool
-) -> AsyncIterator[dict[str, Migration[Any]]]:
-    """The migrations that an application has, by name, with all that they need open.
+def make(found: Any, target: Target, stack: ExitStack) -> object:
+    """What a factory makes, if there is one; a plain context manager is entered, and left with the stack.
+
+    It runs in the main thread, like any plain code: it may wait for what it likes, and Ctrl-C ends that.
 
     Raises:
-        CommandError: It has none, or its factory fails.
+        CommandError: It is none that can be called so, or it fails.
     """
-    async with AsyncExitStack() as stack:
-        migrations = _listed(await _made(found, target, stack), target)
-        name = f"phyxius {command}, {user()} on {socket.gethostname()}"
-        await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))
-        yield migrations
-
-
-async def _made(found: Any, target: Target, stack: AsyncExitStack) -> object:
-    """What a factory makes; what it opens is closed with the stack."""
     if callable(found) and (isinstance(found, type) or not _can_be_entered(found)):
         try:
             with suppress(ValueError):  # one that does not tell its signature
                 inspect.signature(found).bind()
         except TypeError:
             raise CommandError(f"{target} must be {_WANTED} and needs no argument; it needs some") from None
-        made = await _guarded(found, target)
-        if inspect.isgenerator(made) or inspect.isasyncgen(made):
-            kind = "contextmanager" if inspect.isgenerator(made) else "asynccontextmanager"
+        with _guarded(target):
+            found = found()
+        if inspect.isgenerator(found) or inspect.isasyncgen(found):
+            kind = "contextmanager" if inspect.isgenerator(found) else "asynccontextmanager"
             raise CommandError(f"{target} is a generator: write @contextlib.{kind} above it, and yield the migrations")
-        return await _entered(made, target, stack)
-    return await _entered(found, target, stack)
+    if hasattr(found, "__enter__") and not hasattr(found, "__aenter__"):
+        with _guarded(target):
+            return stack.enter_context(found)
+    return found
 
 
 def _can_be_entered(found: object) -> bool:
     return hasattr(found, "__aenter__") or hasattr(found, "__enter__")
 
 
-async def _entered(found: Any, target: Target, stack: AsyncExitStack) -> object:
-    if hasattr(found, "__aenter__"):
-        return await _guarded(lambda: stack.enter_async_context(found), target)
-    if hasattr(found, "__enter__"):
-        return await _guarded(lambda: stack.enter_context(found), target)
-    return found
-
-
-async def _guarded(make: Callable[[], Any], target: Target) -> Any:
+@contextmanager
+def _guarded(target: Target) -> Iterator[None]:
     try:
-        made = make()
-        return await made if inspect.isawaitable(made) and not hasattr(made, "__aenter__") else made
+        yield
     except (Exception, SystemExit) as error:
         raise CommandError(f"{target} failed: {told(error)}; --traceback shows where") from error
+
+
+@asynccontextmanager
+async def opened_app(
+    made: Any, target: Target, *, command: str, create: bool
+) -> AsyncIterator[dict[str, Migration[Any]]]:
+    """The migrations that an application has, by name, with all that they need open.
+
+    Raises:
+        CommandError: It has none, or its async factory fails.
+    """
+    async with AsyncExitStack() as stack:
+        with _guarded(target):
+            if inspect.isawaitable(made) and not hasattr(made, "__aenter__"):
+                made = await made
+            if hasattr(made, "__aenter__"):
+                made = await stack.enter_async_context(made)
+        migrations = _listed(made, target)
+        name = f"phyxius {command}, {user()} on {socket.gethostname()}"
+        await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))
+        yield migrations
 
 
 def _listed(found: object, target: Target) -> dict[str, Migration[Any]]:

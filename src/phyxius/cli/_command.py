@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from phyxius.blocking import SyncMigration, opened
 from phyxius.cli._advance import advance
-from phyxius.cli._app import find_target, load, opened_app
+from phyxius.cli._app import find_target, load, make, opened_app
 from phyxius.cli._check import check
 from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
 from phyxius.cli._exits import CommandError, Exit, Terminated
 from phyxius.cli._history import history
-from phyxius.cli._screen import Screen
+from phyxius.cli._screen import Screen, clean
 from phyxius.cli._session import Session
 from phyxius.cli._signatures import revoke, sign, signatures
 from phyxius.cli._status import status
@@ -72,11 +73,12 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
 def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, create: bool, **options: Any) -> Exit:
     """Run a command on the migrations of an application, with all that they need open."""
     target = find_target(app, Path.cwd())
-    found = load(target)
     ended: Exit | None = None
     failed: Exception | None = None
     try:
-        with opened(opened_app(found, target, command=command, create=create)) as migrations:
+        with ExitStack() as stack:
+            made = make(load(target), target, stack)
+            migrations = stack.enter_context(opened(opened_app(made, target, command=command, create=create)))
             try:
                 ended = _COMMANDS[command](Session(migrations, screen), **options)
             except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
@@ -148,19 +150,25 @@ def _contained(screen: Screen) -> Iterator[None]:
 def complete(kind: str, app: str | None, name: str | None) -> list[str]:
     """What a shell may complete: the names of migrations, or the phases or sources of one.
 
-    Nothing is opened for that, so a factory has nothing to complete, and neither has what cannot be imported.
+    Nothing is opened for that, so a factory has nothing to complete, and neither has what cannot be imported. What the
+    application prints meanwhile would land in the line that somebody is typing, so it is dropped; and a name that a
+    terminal would obey is none to offer.
     """
+    nowhere = io.StringIO()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found = load(find_target(app, Path.cwd()))
-    except (CommandError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - what an application may raise
         return []
     several = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else [found]
     migrations = [each.migration if isinstance(each, SyncMigration) else each for each in several]
     named = {each.name: each for each in migrations if isinstance(each, Migration)}
-    if kind == "names" or name not in named:
-        return list(named)
-    phases = named[name].spec.phases
-    if kind == "phases":
-        return [str.__str__(phase) for phase in phases]
-    return [source for phase in phases.values() for source in phase.evidence]
+    offered: list[str] = []
+    if kind == "names":
+        offered = list(named)
+    elif name in named:
+        phases = named[name].spec.phases
+        sources = [source for phase in phases.values() for source in phase.evidence]
+        offered = [str.__str__(phase) for phase in phases] if kind == "phases" else sources
+    return [each for each in offered if clean(each) == each]
