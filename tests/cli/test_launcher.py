@@ -21,7 +21,7 @@ COMMON = ["--app MODULE:NAME", "--json", "--create", "--traceback"]
 OPTIONS = {
     "status": ["[NAMES]..."],
     "check": ["NAME", "--watch", "--every DURATION"],
-    "advance": ["NAME", "--to PHASE", "--yes"],
+    "advance": ["NAME", "--to PHASE", "--yes", "--quiet"],
     "history": ["NAME", "--since DURATION", "--all"],
     "sign": ["NAME", "--to PHASE", "--source TEXT", "--as WHO", "--note TEXT", "--valid-for DURATION"],
     "revoke": ["NAME", "--to PHASE", "--source TEXT", "--signer WHO", "--by WHO", "--note TEXT"],
@@ -193,7 +193,7 @@ def completed(monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]:
 @pytest.mark.parametrize(
     "words, offered",
     [
-        ("phyxius ", [*COMMANDS, "completion"]),
+        ("phyxius ", [*COMMANDS, "demo", "completion"]),
         ("phyxius s", ["status", "sign", "signatures"]),
         ("phyxius check ", ["quotes", "orders"]),
         ("phyxius check q", ["quotes"]),

@@ -142,6 +142,10 @@ def make(found: Any, target: Target, stack: ExitStack) -> object:
         if inspect.isgenerator(found) or inspect.isasyncgen(found):
             kind = "contextmanager" if inspect.isgenerator(found) else "asynccontextmanager"
             raise CommandError(f"{target} is a generator: write @contextlib.{kind} above it, and yield the migrations")
+    return _entered(found, target, stack)
+
+
+def _entered(found: Any, target: Target, stack: ExitStack) -> object:
     if hasattr(found, "__enter__") and not hasattr(found, "__aenter__"):
         with _guarded(target):
             return stack.enter_context(found)
@@ -171,11 +175,10 @@ async def opened_app(
     """
     async with AsyncExitStack() as stack:
         with _guarded(target):
-            if inspect.isawaitable(made) and not hasattr(made, "__aenter__"):
-                made = await made
-            if hasattr(made, "__aenter__"):
-                made = await stack.enter_async_context(made)
-        migrations = _listed(made, target)
+            found: Any = await made if inspect.isawaitable(made) and not hasattr(made, "__aenter__") else made
+            if hasattr(found, "__aenter__"):
+                found = await stack.enter_async_context(found)
+        migrations = _listed(found, target)
         name = f"phyxius {command}, {user()} on {socket.gethostname()}"
         await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))
         yield migrations
