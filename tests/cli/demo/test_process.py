@@ -61,7 +61,7 @@ def test_one_that_is_gone_is_told(tmp_path: Path) -> None:
     shop(tmp_path)
     process = Process(tmp_path, "shop-1")
     assert process.is_running
-    assert process.kill() == []
+    process.kill(pytest.fail)
     assert not process.is_running
     process = Process(tmp_path, "shop-2")
     process._process.kill()
@@ -69,6 +69,19 @@ def test_one_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="shop-2 is gone, with -9"):
         process.send(elapse=1)
     process.discard()
+
+
+def test_what_it_had_said_is_heard(tmp_path: Path) -> None:
+    """An answer that was on its way when it was killed has been given."""
+    shop(tmp_path)
+    with (tmp_path / "shop.py").open("a", encoding="utf-8") as file:
+        file.write("\nCOPY = ''\ndef sql(*_, **__):\n    print('{\"number\": 1}\\n{\"number\": 2}', flush=True)\n")
+    process = Process(tmp_path, "shop-1")
+    process.send(copy=[0, 1])
+    assert process.receive() == {"number": 1}
+    heard: list[object] = []
+    process.kill(heard.append)
+    assert heard[0] == {"number": 2}
 
 
 def test_one_that_does_not_end_in_order_is_told(

@@ -22,6 +22,7 @@ from phyxius.cli._demo import _story
 from phyxius.cli._demo._story import Story
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
+from tests.cli.support import Ended, phyxius
 from tests.docs.support import pattern_of
 from tests.programs import running
 from tests.source import ROOT
@@ -184,7 +185,7 @@ def test_interrupts_leave_nothing(sent: signal.Signals, code: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["a file", "a directory that is not empty"])
-def test_it_overwrites_nothing(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_overwrites_nothing(kind: str, tmp_path: Path) -> None:
     """What is there already stays."""
     place = tmp_path / "there"
     if kind == "a file":
@@ -192,8 +193,15 @@ def test_it_overwrites_nothing(kind: str, tmp_path: Path, capsys: pytest.Capture
     else:
         place.mkdir()
         (place / "mine").touch()
-    assert run("demo", as_json=False, keep=place) == Exit.USAGE
-    assert "is there already; name a new directory, or an empty one" in capsys.readouterr().err
+    told = f"phyxius: {place} is there already; name a new directory, or an empty one\n"
+    assert phyxius("demo", "--keep", str(place)) == Ended(Exit.USAGE, "", told)
+
+
+def test_what_nobody_keeps_is_removed() -> None:
+    """Nobody has to clean up."""
+    with _story._directory(Screen.of(sys.stdout, sys.stderr), None) as directory:
+        (directory / "shop.db").touch()
+    assert not directory.exists()
 
 
 def test_json(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ class Clients:
         return len(waiting)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Take an answer; a read has to tell what was accepted."""
+        """Take a message; the answer to a read has to be what was accepted."""
+        if "key" not in message:
+            return
         kind, row = self._waiting.pop(message["key"])
         if "error" in message:
             self.failures.append(f"{kind} quote {row[0]}: {message['error']}")

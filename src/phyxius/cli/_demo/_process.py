@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,11 @@ class Process:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def kill(self) -> list[dict[str, Any]]:
-        """Kill it with SIGKILL, which no program can see coming; what it had said before that."""
+    def kill(self, hear: Callable[[dict[str, Any]], object]) -> None:
+        """Kill it with SIGKILL, which no program can see coming, and hear what it had said before that."""
         self.discard()
-        said = []
         while (line := self._lines.get(timeout=_PATIENCE)).endswith("\n"):
-            said.append(json.loads(line))
-        return said
+            hear(json.loads(line))
 
     def discard(self) -> None:
         """Kill it, whatever state it is in."""

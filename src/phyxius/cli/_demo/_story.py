@@ -45,19 +45,13 @@ def demo(screen: Screen, keep: Path | None) -> Exit:
     Raises:
         CommandError: It went otherwise than it should.
     """
-    with _directory(keep) as directory:
+    with _directory(screen, keep) as directory:
         Story(screen, directory).tell()
-        if keep is not None:
-            screen.say(
-                f"{keep}; look around there with `phyxius status`, or read shop.py",
-                lead="kept      ",
-                lead_style="bold",
-            )
-        return Exit.DONE
+    return Exit.DONE
 
 
 @contextmanager
-def _directory(keep: Path | None) -> Iterator[Path]:
+def _directory(screen: Screen, keep: Path | None) -> Iterator[Path]:
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="phyxius-demo-") as name:
             yield Path(name)
@@ -66,6 +60,8 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         raise CommandError(f"{keep} is there already; name a new directory, or an empty one", Exit.USAGE)
     keep.mkdir(parents=True, exist_ok=True)
     yield keep.absolute()
+    told = f"{keep}; look around there with `phyxius status`, or read shop.py"
+    screen.say(told, lead="kept      ", lead_style="bold")
 
 
 class Story:
@@ -134,8 +130,7 @@ class Story:
         self._clients.save(self._shop, 3)
         self._shop.send(copy=[reported, reported + _BATCH])
         pid = self._shop.pid
-        for message in self._shop.kill():
-            self._hear(message)
+        self._shop.kill(self._clients.hear)
         [(there,)] = self._sql("SELECT count(*) FROM sales_documents WHERE number <= ?", last)
         self._say(
             f"kill -9 {pid}: the process is gone, with {self._clients.waiting} requests and a batch under way. It had"
@@ -305,7 +300,3 @@ class Story:
         while what not in (message := self._shop.receive()):
             self._clients.hear(message)
         return message[what]
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        if "key" in message:
-            self._clients.hear(message)
