@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -395,6 +397,54 @@ def test_a_phase_that_nobody_knows(shop: Shop, command: tuple[str, ...]) -> None
     assert ended.exit == 7
     assert ended.err.startswith('phyxius: the store of migration "quotes" answered with the phase ')
     assert_tame(ended)
+
+
+# -- interrupts
+
+
+class Interrupted:
+    """A phase store that interrupts whoever runs the command at the commit, before or after it happens."""
+
+    def __init__(self, inner: Any, *, after: bool, then: Any = None) -> None:
+        self._inner, self._after, self._then = inner, after, then
+        self.current = inner.current
+
+    async def try_advance(self, *args: Any) -> Any:
+        answer = await self._inner.try_advance(*args) if self._after else None
+        if self._then is not None:
+            self.current = self._then
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+        return answer or await self._inner.try_advance(*args)
+
+
+def interrupted(**options: Any) -> Any:
+    clock = create_controlled_clock(START)
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}, "contract": {}})
+    store: Any = Interrupted(create_memory_phase_store(initial="expand", clock=clock), **options)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store, single_process=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_interrupt_at_the_commit(shop: Shop, after: bool) -> None:
+    """A commit is never cut in two, and what became of it is told."""
+    migration = interrupted(after=after)
+    shop.has(migration)
+    told = "interrupted: it advanced before that, quotes is at flip"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+    assert run(migration.current_phase()) == "flip"
+
+
+def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
+    """It says where to look."""
+
+    async def gone() -> str:
+        raise OSError("the line is dead")
+
+    shop.has(interrupted(after=True, then=gone))
+    told = "interrupted; look where quotes is: phyxius status quotes"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
 
 
 # -- what else there is to tell

@@ -216,11 +216,13 @@ def _why_refused(subject: Subject, to: str, reports: Mapping[str, Report]) -> st
 
 def _interrupted(session: Session, subject: Subject, before: str, to: str, interrupt: KeyboardInterrupt) -> Exit:
     """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
+    terminated = isinstance(interrupt, Terminated)
+    word = "terminated" if terminated else "interrupted"
     try:
         phase = subject.phase()
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
-        session.screen.error(f"interrupted; look where {subject.name} is: phyxius status {subject.name}")
+        session.screen.error(f"{word}; look where {subject.name} is: phyxius status {subject.name}")
     else:
         moved = "it advanced before that" if phase == to != before else "nothing moved"
-        session.screen.error(f"interrupted: {moved}, {subject.name} is at {phase}")
-    return Exit.TERMINATED if isinstance(interrupt, Terminated) else Exit.INTERRUPTED
+        session.screen.error(f"{word}: {moved}, {subject.name} is at {phase}")
+    return Exit.TERMINATED if terminated else Exit.INTERRUPTED

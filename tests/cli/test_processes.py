@@ -1,0 +1,204 @@
+"""The command as a process on a real terminal: how it looks, and how keys and signals end it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import COMMAND, Ended, piped, process
+
+APPLICATION = """
+import asyncio, os, threading
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from phyxius import *
+from phyxius.adapters.sqlite import open_file_stores
+
+clock = create_controlled_clock(datetime(2026, 1, 1, 12, tzinfo=UTC))
+stores = open_file_stores("stores.db", clock=clock)
+slow = "SLOW" in os.environ
+
+@schema_applied
+async def compared():
+    "the rows are the same"
+    if slow:
+        print("it is asked", flush=True)
+        await asyncio.Event().wait()
+    return err("they differ") if "DIFFER" in os.environ else ok({"rows": 2000})
+
+phases = {"expand": {}, "flip": {"compared": compared}}
+phases |= {"backfill": {}} if "OTHER" in os.environ else {}
+spec = define_migration(name="quotes", phases={**phases, "contract": {}})
+app = create_migration(
+    spec, journal=Journal(clock=clock), journal_store=stores.journal_store, phase_store=stores.phase_store(spec)
+)
+
+def factory():
+    print("it opens", flush=True)
+    threading.Event().wait()
+
+async def async_factory():
+    print("it opens", flush=True)
+    await asyncio.Event().wait()
+"""
+INTERRUPT, TERMINATE = "\x03", "terminate"
+each_end = pytest.mark.parametrize("how, code", [(INTERRUPT, 130), (TERMINATE, 143)], ids=["Ctrl-C", "SIGTERM"])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose migration is at its second phase."""
+    (tmp_path / "shop.py").write_text(APPLICATION)
+    (tmp_path / "pyproject.toml").write_text('[tool.phyxius]\napp = "shop:app"\n')
+    return tmp_path
+
+
+def call(project: Path, *args: str, **env: str) -> Ended:
+    """Call it with pipes."""
+    return piped([*COMMAND, *args], project, **env)
+
+
+def at_flip(project: Path) -> None:
+    assert call(project, "advance", "quotes", "--to", "flip", "--create").exit == 0
+
+
+def ended_by(project: Path, moment: str, how: str, *args: str, width: int = 120, **env: str) -> Ended:
+    """Call it on a terminal, and end it at the moment at which it has printed something."""
+    with process([*COMMAND, *args], project, width=width, **env) as running:
+        running.wait_for(moment)
+        if how == INTERRUPT:
+            running.type(how)
+        else:
+            running.send(signal.SIGTERM)
+        return running.ended()
+
+
+# -- how it looks
+
+STATUS = """\
+quotes
+  phase  [expand] → flip → contract
+  since  2026-01-01 12:00:00 UTC, now
+  next   flip, which demands
+         compared  the rows are the same
+"""
+NARROW = """\
+quotes  expand → flip
+ ✓ compared  the rows are the same
+   observed  rows 2000
+READY  phyxius advance quotes --to flip
+"""
+NARROWER = """\
+quotes  expand → flip
+ ✓ compared
+ the rows are the same
+   observed
+   rows 2000
+READY  phyxius advance quotes
+--to flip
+"""
+COLOUR, CURSOR = "\x1b[1;32m", "\x1b[?25l"
+
+
+def on_terminal(project: Path, width: int, *args: str, **env: str) -> Ended:
+    with process([*COMMAND, *args], project, width=width, **env) as running:
+        return running.ended()
+
+
+def test_on_terminals_of_several_kinds(project: Path) -> None:
+    """As wide as it is; with no colours, no movements, or no signs, where somebody or something does without."""
+    call(project, "status", "--create")
+    wide = on_terminal(project, 120, "status")
+    assert (wide.exit, wide.seen) == (0, STATUS)
+    assert COLOUR in wide.out
+    assert on_terminal(project, 40, "check", "quotes").seen == NARROW
+    assert on_terminal(project, 30, "check", "quotes").seen == NARROWER
+    uncoloured = on_terminal(project, 120, "check", "quotes", NO_COLOR="1")
+    assert uncoloured.seen == NARROW
+    assert COLOUR not in uncoloured.out
+    assert on_terminal(project, 120, "check", "quotes", TERM="dumb").out == NARROW.replace("\n", "\r\n")
+    ascii_only = on_terminal(project, 120, "status", PYTHONIOENCODING="ascii")
+    assert ascii_only.out.isascii()
+    assert ascii_only.seen == STATUS.replace("→", ">")
+
+
+def test_in_a_pipe(project: Path) -> None:
+    """Nothing but text, however long the lines are."""
+    assert call(project, "status", "--create") == Ended(0, STATUS)
+    assert call(project, "check", "quotes", COLUMNS="20") == Ended(0, NARROW)
+
+
+# -- how it ends early
+
+
+@each_end
+def test_at_the_question_for_the_last_phase(project: Path, how: str, code: int) -> None:
+    """Nothing has moved; it can be advanced then."""
+    at_flip(project)
+    ended = ended_by(project, "[y/N]: ", how, "advance", "quotes", "--to", "contract")
+    assert ended.exit == code
+    assert ended.seen.endswith("\nphyxius: nothing was done\n")
+    assert call(project, "advance", "quotes", "--to", "contract", "--yes").exit == 0
+
+
+def test_at_other_questions(project: Path) -> None:
+    """The order of phases is what it was, and nothing is deleted."""
+    at_flip(project)
+    ended = ended_by(project, "[y/N]: ", INTERRUPT, "amend", "quotes", "--why", "more", OTHER="1")
+    assert ended.exit == 130
+    assert ended.seen.endswith("\nphyxius: nothing was done\n")
+    ended = ended_by(project, "[y/N]: ", TERMINATE, "prune", "--older-than", "1d")
+    assert ended.exit == 143
+    assert ended.seen.endswith("\nphyxius: nothing was done\n")
+    assert call(project, "advance", "quotes", "--to", "contract", "--yes").exit == 0
+
+
+@each_end
+def test_while_a_source_is_asked(project: Path, how: str, code: int) -> None:
+    """Nothing moved, which is told and recorded; then it can be advanced."""
+    call(project, "status", "--create")
+    ended = ended_by(project, "it is asked", how, "advance", "quotes", "--to", "flip", SLOW="1")
+    word = "interrupted" if code == 130 else "terminated"
+    assert ended.exit == code
+    assert ended.seen.endswith(f"\nphyxius: {word}: nothing moved, quotes is at expand\n")
+    assert "\x1b[?25h" in ended.out.rpartition(CURSOR)[2], "the cursor is there again"
+    assert "REFUSED flip (CANCELLED)" in call(project, "history", "quotes").out
+    assert call(project, "advance", "quotes", "--to", "flip").exit == 0
+
+
+@each_end
+def test_while_it_watches(project: Path, how: str, code: int) -> None:
+    """What was found stays; the cursor is there again."""
+    call(project, "status", "--create")
+    ended = ended_by(project, "Ctrl-C ends", how, "check", "quotes", "--watch", DIFFER="1")
+    word = "interrupted" if code == 130 else "terminated"
+    assert ended.exit == code
+    assert ended.seen.endswith(f"asked at 2026-01-01 12:00:00 UTC; Ctrl-C ends\nphyxius: {word}; nothing is torn\n")
+    assert "\x1b[?25h" in ended.out.rpartition(CURSOR)[2]
+
+
+@each_end
+@pytest.mark.parametrize("name", ["factory", "async_factory"])
+def test_while_the_application_opens(project: Path, how: str, code: int, name: str) -> None:
+    """Whatever it waits for."""
+    ended = ended_by(project, "it opens", how, "status", "--app", f"shop:{name}")
+    word = "interrupted" if code == 130 else "terminated"
+    assert ended.exit == code
+    assert ended.seen.replace("^C", "").endswith(f"phyxius: {word}; nothing is torn\n")
+
+
+@pytest.mark.parametrize("which, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_in_a_pipe_too(project: Path, which: signal.Signals, code: int) -> None:
+    """As cron or a supervisor ends it."""
+    call(project, "status", "--create")
+    args = [*COMMAND, "advance", "quotes", "--to", "flip"]
+    with process(args, project, width=None, SLOW="1") as running:
+        running.wait_for("it is asked")
+        running.send(which)
+        ended = running.ended()
+    assert ended.exit == code
+    assert ended.out.splitlines()[-1].endswith(": nothing moved, quotes is at expand")
+    assert "\x1b" not in ended.out
+    assert call(project, "advance", "quotes", "--to", "flip").exit == 0
