@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import click
 from rich.text import Text
 
+from phyxius.cli._ask import ask
 from phyxius.cli._check import Report, report_of
-from phyxius.cli._exits import CommandError, Exit, Terminated
+from phyxius.cli._exits import Exit, Terminated
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import ago, briefly, when
@@ -79,24 +78,6 @@ def _already_there(session: Session, subject: Subject, phase: str, to: str, *, q
         session.screen.json(_told(subject, to, "ALREADY_THERE", Exit.ALREADY_THERE, message=told))
         session.screen.say(told, lead="ALREADY THERE  ", lead_style="bold green")
     return Exit.ALREADY_THERE
-
-
-def ask(question: str, option: str) -> None:
-    """Ask a person; where none can be asked, the option has to say it.
-
-    Raises:
-        CommandError: They say no, or there is nobody.
-    """
-    if not sys.stdin.isatty():
-        raise CommandError(f"{clean(question)} Nobody can be asked here: say {option} to mean it", Exit.USAGE)
-    try:
-        agreed = click.confirm(clean(question), err=True)
-    except click.Abort as abort:
-        click.echo(err=True)
-        terminated = isinstance(abort.__context__, Terminated)
-        raise CommandError("nothing was done", Exit.TERMINATED if terminated else Exit.INTERRUPTED) from None
-    if not agreed:
-        raise CommandError("nothing was done", Exit.USAGE)
 
 
 def _asking(waiting: Mapping[str, object]) -> str:

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from phyxius.blocking import run
-from phyxius.cli._advance import ask
 from phyxius.cli._app import user
+from phyxius.cli._ask import ask
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._session import Session
 from phyxius.cli._words import roughly, when
