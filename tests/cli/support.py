@@ -114,12 +114,21 @@ def phyxius(*args: str) -> Ended:
     return Ended(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
 
 
-def on_terminal(*args: str, typed: str = "", width: int = 80, encoding: str = "utf-8") -> Ended:
-    """Call the command in this process, on a terminal, where somebody has typed something already."""
+def on_terminal(
+    *args: str,
+    typed: str = "",
+    width: int = 80,
+    encoding: str = "utf-8",
+    asked: Callable[[], object] | None = None,
+) -> Ended:
+    """Call the command in this process, on a terminal, where somebody has typed something already.
+
+    `asked` is called once a question is shown.
+    """
     with terminal(width) as (master, slave):
         os.write(master, typed.encode())
         shown: list[bytes] = []
-        reader = threading.Thread(target=_read, args=(master, shown))
+        reader = threading.Thread(target=_read, args=(master, shown, asked))
         reader.start()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COLUMNS", str(width))  # else the width is that of the channels of this process
@@ -140,10 +149,20 @@ def _called(args: tuple[str, ...]) -> int:
     return int(ended.value.code)
 
 
-def _read(master: int, shown: list[bytes]) -> None:
+def _read(master: int, shown: list[bytes], asked: Callable[[], object] | None) -> None:
     with suppress(OSError):  # what Linux says once the other end is closed
         while piece := os.read(master, 65536):
             shown.append(piece)
+            if asked is not None and b"[y/N]: " in b"".join(shown):
+                asked()
+                asked = None
+
+
+def interrupt_main(which: signal.Signals = signal.SIGINT) -> None:
+    """Send the main thread a signal, whichever thread this is."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, which)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +38,7 @@ from tests.cli.support import (
     assert_tame,
     failing,
     in_memory,
+    interrupt_main,
     on_terminal,
     phyxius,
     process,
@@ -217,6 +217,18 @@ def test_who_does_not_say_yes_moves_nothing(shop: Shop, typed: str, code: int) -
     assert asked.seen.endswith("phyxius: nothing was done\n")
     assert run(migration.current_phase()) == "expand"
     assert not len(migration.journal)
+
+
+@pytest.mark.parametrize("which, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_at_the_question(shop: Shop, which: signal.Signals, code: int) -> None:
+    """Nothing is done, and how it ended is told."""
+    migration = in_memory()
+    shop.has(migration)
+    ended = on_terminal("advance", "quotes", "--to", "flip", width=120, asked=lambda: interrupt_main(which))
+    assert ended.exit == code
+    assert ended.seen == f"{ASKED} [y/N]: \nphyxius: nothing was done\n"
+    assert run(migration.current_phase()) == "expand"
+    assert signal.set_wakeup_fd(-1) == -1, "as it was before"
 
 
 def test_the_last_phase_with_nobody_to_ask(shop: Shop) -> None:
@@ -413,9 +425,7 @@ class Interrupted:
         answer = await self._inner.try_advance(*args) if self._after else None
         if self._then is not None:
             self.current = self._then
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGINT)
+        interrupt_main()
         return answer or await self._inner.try_advance(*args)
 
 

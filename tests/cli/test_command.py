@@ -10,7 +10,8 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from tests.cli.support import (
     Shop,
     assert_tame,
     environment,
+    failing,
     in_memory,
+    interrupt_main,
     on_terminal,
     phyxius,
     piped,
@@ -176,19 +179,17 @@ def test_an_interrupt(shop: Shop, which: signal.Signals, code: int, told: str, m
     sent = threading.Event()
 
     def interrupt() -> Any:
-        main = threading.main_thread().ident
-        assert main is not None
         sent.set()
-        signal.pthread_kill(main, which)
+        interrupt_main(which)
         if threading.current_thread() is threading.main_thread():
             threading.Event().wait()
 
-    async def interrupt_main() -> Any:
+    async def interrupt_and_wait() -> Any:
         interrupt()
         await asyncio.Event().wait()
 
-    app: object = in_memory(expand={}, flip={"a": schema_applied(interrupt_main)})
-    app = interrupt if moment == "factory" else interrupt_main if moment == "async factory" else app
+    app: object = in_memory(expand={}, flip={"a": schema_applied(interrupt_and_wait)})
+    app = interrupt if moment == "factory" else interrupt_and_wait if moment == "async factory" else app
     shop.has(app, interrupt=interrupt)
     (shop.directory / "slow.py").write_text("import shop\nshop.interrupt()\n")
     more = {"import": ["--app", "slow:app"], "watch": ["--watch"]}.get(moment, [])
@@ -227,28 +228,65 @@ clock = create_controlled_clock()
 spec = define_migration(name="quotes", phases={"expand": {}, "länger": {}})
 app = create_migration(spec, journal=Journal(clock=clock))
 """
-# Its output goes to a pipe that nobody reads any more.
-UNREAD = "import os, sys; os.dup2(int(sys.argv.pop(1)), 1); import phyxius_cli; phyxius_cli.main(prog_name='phyxius')"
+READ_IN_PART = """
+from phyxius import *
+
+clock = create_controlled_clock()
+read = 0
+
+@schema_applied
+async def not_yet():
+    global read
+    read += 1
+    return err("not yet") if read < 3 else err("still not") if read < 5 else ok(1)
+
+phases = {"expand": {}, "flip": {"not_yet": not_yet}, "contract": {}}
+app = create_migration(define_migration(name="quotes", phases=phases), journal=Journal(clock=clock))
+"""
+
+
+def unread(directory: Path, *args: str) -> tuple[int, str]:
+    """Run the command with its output in a pipe that nobody reads; its exit code, and what it said beside that."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as out:  # noqa: PTH123 - it is no path
+        done = subprocess.run(
+            [sys.executable, *COMMAND, *args, "--app", "part:app"],
+            cwd=directory,
+            env=environment(),
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
 def test_a_reader_that_goes_away(tmp_path: Path, more: list[str]) -> None:
-    """As `| head -1` does: no traceback, and the exit code that click gives that."""
-    (tmp_path / "short.py").write_text(APPLICATION)
+    """As `| head -1` does: what was asked for is done, with its own exit code; nobody is watched for."""
+    (tmp_path / "part.py").write_text(READ_IN_PART)
+    assert unread(tmp_path, "status", *more) == (0, "")
+    assert unread(tmp_path, "advance", "quotes", "--to", "flip", *more) == (75, "")
+    assert unread(tmp_path, "check", "quotes", "--watch", "--every", "100d", *more) == (75, "")
+
+
+def test_a_reader_that_goes_away_from_this_process(shop: Shop) -> None:
+    """The same here, where the channel is one of ours."""
+    shop.has(in_memory(expand={}, flip={"no": schema_applied(failing())}))
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", UNREAD, str(writer), "status", "--app", "short:app", *more],
-        cwd=tmp_path,
-        env=environment(),
-        pass_fds=[writer],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    with open(writer, "w", encoding="utf-8") as out, redirect_stdout(out):  # noqa: PTH123 - it is no path
+        options = {"app": "shop:app", "as_json": False, "traceback": False, "create": False}
+        assert run("check", name="quotes", watch=True, every=timedelta(days=100), **options) == 75
+
+
+def test_a_pipe_of_the_application_that_breaks(shop: Shop) -> None:
+    """That is an error as any other, and no reader that has gone."""
+    shop.has(raises(BrokenPipeError(32, "the tunnel is gone")))
+    told = "BrokenPipeError: [Errno 32] the tunnel is gone; --traceback shows where"
+    assert phyxius("status") == Ended(1, "", f"phyxius: {told}\n")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -152,6 +154,56 @@ def test_an_extra_that_is_not_installed(tmp_path: Path, missing: str) -> None:
     assert (ended.exit, ended.out, ended.err) == (1, "", told)
 
 
+class Without:
+    """An import system that lacks something."""
+
+    def __init__(self, missing: str) -> None:
+        self._missing = missing
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "phyxius.cli":
+            raise ModuleNotFoundError(f"No module named {self._missing!r}", name=self._missing)
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has what the command imports lack something."""
+
+    def lack(missing: str) -> None:
+        monkeypatch.delitem(sys.modules, "phyxius.cli")
+        monkeypatch.setattr(sys, "meta_path", [Without(missing), *sys.meta_path])
+
+    return lack
+
+
+def test_what_it_says_of_what_is_missing(shop: Shop, without: Callable[[str], None]) -> None:
+    """Its own extra, and nothing else, is told as that."""
+    without("rich")
+    with pytest.raises(SystemExit, match=r"pip install 'phyxius-migration\[cli\]'"):
+        phyxius_cli.main.main(["status"])
+    without_another = sys.meta_path[0]
+    assert isinstance(without_another, Without)
+    without_another._missing = "attrs"
+    with pytest.raises(ModuleNotFoundError, match="attrs"):
+        phyxius_cli.main.main(["status"])
+
+
+def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it cannot even say what it takes."""
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match=r"pip install 'phyxius-migration\[cli\]'"):
+        runpy.run_module("phyxius_cli", run_name="__main__")
+
+
+def test_it_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `python -m phyxius_cli`."""
+    monkeypatch.setattr(sys, "argv", ["somewhere/phyxius_cli.py", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("phyxius_cli", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("phyxius, version ")
+
+
 def test_help_without_what_draws(tmp_path: Path) -> None:
     """It needs no more than click."""
     assert piped(["-c", WITHOUT.format(missing="rich", args=["--help"])], tmp_path).exit == 0
@@ -243,6 +295,14 @@ def test_completion_is_quiet(completing: Shop, monkeypatch: pytest.MonkeyPatch, 
         assert completed(monkeypatch, "phyxius check --app noisy:app ") == offered
     finally:
         sys.modules.pop("noisy", None)
+
+
+def test_completion_lacks_what_draws(
+    completing: Shop, monkeypatch: pytest.MonkeyPatch, without: Callable[[str], None]
+) -> None:
+    """Nothing is offered."""
+    without("rich")
+    assert completed(monkeypatch, "phyxius check ") == []
 
 
 def test_completion_without_what_draws(tmp_path: Path) -> None:

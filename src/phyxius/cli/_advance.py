@@ -151,8 +151,10 @@ def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceErro
             return Exit.LOST
         case SpecChanged():
             return Exit.CHANGED
-        case StoreErrored(committed=committed):
-            return Exit.UNKNOWN if committed == "unknown" else Exit.BROKEN
+        case StoreErrored(committed="unknown"):
+            return Exit.UNKNOWN
+        case _:
+            return Exit.BROKEN
 
 
 def _lines(

@@ -166,7 +166,7 @@ def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
             # In a pipe only what has changed is worth a page.
             elif before != (before := (readiness.phase, _kinds(readiness))) or screen.as_json:
                 _tell(session, subject, readiness)
-            if readiness.ready or readiness.next_phase is None:
+            if readiness.ready or readiness.next_phase is None or not screen.is_read:
                 return _exit(readiness)
             pause.wait(every.total_seconds())
 

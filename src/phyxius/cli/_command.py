@@ -60,8 +60,6 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
             return demo(screen, **options) if command == "demo" else _on_app(screen, command, traceback, **options)
     except KeyboardInterrupt as interrupt:
         return _interrupted(screen, interrupt)
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - what an application may raise
         if traceback:
             screen.trace(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
@@ -73,6 +74,17 @@ def _pieces(text: Text, console: Console, width: int) -> Iterator[Text]:
         yield piece
 
 
+class _Channel(Console):
+    """Where is printed, as long as somebody reads it."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more, as behind `| head -1`. What was asked for is done all the same, with its own exit code."""
+        self.quiet = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.file.fileno())
+        os.close(null)
+
+
 @attrs.define
 class Screen:
     """Where a command prints: what was asked for on one channel, what else there is to say on the other."""
@@ -88,7 +100,7 @@ class Screen:
         for channel in (out, err):
             if isinstance(channel, io.TextIOWrapper):  # rather an escape than no answer
                 channel.reconfigure(errors="backslashreplace")
-        console, beside = (Console(file=file, highlight=False) for file in (out, err))
+        console, beside = (_Channel(file=file, highlight=False) for file in (out, err))
         return cls(console, beside, as_json)
 
     def show(self, lines: Iterable[Line], *, err: bool = False, wrap: bool = True) -> None:
@@ -129,8 +141,12 @@ class Screen:
         """Print a value for programs, in one line; nothing in it can move a cursor."""
         if self.as_json:
             told = json.dumps(to_json_value(value, fallback=represented), ensure_ascii=True)
-            self.out.file.write(told + "\n")
-            self.out.file.flush()
+            self.out.print(Text(told), soft_wrap=True)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody reads what was asked for, as far as is known."""
+        return not self.out.quiet
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
