@@ -119,16 +119,17 @@ def on_terminal(
     typed: str = "",
     width: int = 80,
     encoding: str = "utf-8",
-    asked: Callable[[], object] | None = None,
+    moment: str = "[y/N]: ",
+    then: Callable[[], object] | None = None,
 ) -> Ended:
     """Call the command in this process, on a terminal, where somebody has typed something already.
 
-    `asked` is called once a question is shown.
+    `then` is called once the moment has come at which something is shown: a question, unless another is named.
     """
     with terminal(width) as (master, slave):
         os.write(master, typed.encode())
         shown: list[bytes] = []
-        reader = threading.Thread(target=_read, args=(master, shown, asked))
+        reader = threading.Thread(target=_read, args=(master, shown, moment.encode(), then))
         reader.start()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COLUMNS", str(width))  # else the width is that of the channels of this process
@@ -149,13 +150,13 @@ def _called(args: tuple[str, ...]) -> int:
     return int(ended.value.code)
 
 
-def _read(master: int, shown: list[bytes], asked: Callable[[], object] | None) -> None:
+def _read(master: int, shown: list[bytes], moment: bytes, then: Callable[[], object] | None) -> None:
     with suppress(OSError):  # what Linux says once the other end is closed
         while piece := os.read(master, 65536):
             shown.append(piece)
-            if asked is not None and b"[y/N]: " in b"".join(shown):
-                asked()
-                asked = None
+            if then is not None and moment in b"".join(shown):
+                then()
+                then = None
 
 
 def interrupt_main(which: signal.Signals = signal.SIGINT) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.cli.support import (
     COMMAND,
     DAYS_14,
     HOSTILE,
+    PATIENCE,
     START,
     Ended,
     Quotes,
@@ -224,7 +226,7 @@ def test_an_interrupt_at_the_question(shop: Shop, which: signal.Signals, code: i
     """Nothing is done, and how it ended is told."""
     migration = in_memory()
     shop.has(migration)
-    ended = on_terminal("advance", "quotes", "--to", "flip", width=120, asked=lambda: interrupt_main(which))
+    ended = on_terminal("advance", "quotes", "--to", "flip", width=120, then=lambda: interrupt_main(which))
     assert ended.exit == code
     assert ended.seen == f"{ASKED} [y/N]: \nphyxius: nothing was done\n"
     assert run(migration.current_phase()) == "expand"
@@ -485,44 +487,41 @@ def test_a_source_that_is_asked_again(shop: Shop) -> None:
 
 PROGRESS = """\
 quotes  expand → flip
- ✓ quick  quick
- ✓ slow  slow
+ ✓ quick  <lambda>
+ ✓ slow  It is ready
 ADVANCED  quotes is at flip since 2026-01-01 12:00:00 UTC
 """
 
 
+def gated(*, warns: bool = False) -> tuple[threading.Event, Any]:
+    """A check that answers once something has happened."""
+    gate = threading.Event()
+
+    def check() -> Any:
+        """It is ready."""
+        assert gate.wait(PATIENCE)
+        if warns:
+            warnings.warn("the view is deprecated", stacklevel=1)
+        return ok(1)
+
+    return gate, schema_applied(check)
+
+
 def test_progress_on_a_terminal(shop: Shop) -> None:
-    """It tells which sources are still asked, and is gone at the end; answers and warnings stand above it."""
-
-    @schema_applied
-    async def quick() -> Any:
-        return ok(1)
-
-    @schema_applied
-    async def slow() -> Any:
-        for _ in range(200):
-            await asyncio.sleep(0)
-        return ok(1)
-
-    shop.has(in_memory(expand={}, flip={"quick": quick, "slow": slow}, contract={}))
-    shown = on_terminal("advance", "quotes", "--to", "flip")
-    assert "asking slow" in shown.out
+    """It tells which sources are still asked, and is gone at the end; no answer is written into it."""
+    gate, slow = gated()
+    shop.has(in_memory(expand={}, flip={"quick": schema_applied(lambda: ok(1)), "slow": slow}, contract={}))
+    shown = on_terminal("advance", "quotes", "--to", "flip", moment="asking slow", then=gate.set)
+    assert "taking the step" in shown.out
     assert shown.seen == PROGRESS
 
 
 def test_a_warning_meanwhile(shop: Shop) -> None:
     """It does not tear what is drawn: on a terminal both channels are the same."""
-
-    @schema_applied
-    async def warns() -> Any:
-        warnings.warn("the view is deprecated", stacklevel=1)
-        return ok(1)
-
-    shop.has(in_memory(expand={}, flip={"warns": warns}, contract={}))
-    assert on_terminal("advance", "quotes", "--to", "flip").seen.splitlines()[1:3] == [
-        "note: the view is deprecated",
-        " ✓ warns  warns",
-    ]
+    gate, slow = gated(warns=True)
+    shop.has(in_memory(expand={}, flip={"slow": slow}, contract={}))
+    shown = on_terminal("advance", "quotes", "--to", "flip", moment="asking slow", then=gate.set)
+    assert shown.seen.splitlines()[1:3] == ["note: the view is deprecated", " ✓ slow  It is ready"]
 
 
 def test_an_audit_that_is_refused(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
