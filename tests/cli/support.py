@@ -276,6 +276,23 @@ def in_memory(name: str = "quotes", initial: str | None = None, **phases: Any) -
     return create_migration(spec, journal=Journal[Any](clock=create_controlled_clock(START)), initial_phase=initial)
 
 
+SEVERAL = {"quotes": in_memory("quotes"), "orders": in_memory("orders")}
+NAMES = ["quotes", "orders"]
+WANTED = "a Migration, several of them, or a factory that returns them"
+TRACED = "; --traceback shows where"
+
+
+def names(ended: Ended) -> list[str]:
+    """The migrations that `status` found."""
+    assert ended.exit == 0, ended.err
+    return [each["migration"] for each in ended.told["migrations"]]
+
+
+def shows(ended: Ended, told: str, code: int = 1) -> None:
+    """It ended with one line that says what is wrong."""
+    assert (ended.exit, ended.out, ended.err) == (code, "", f"phyxius: {told}\n")
+
+
 def failing(reason: str = "not yet", **more: Any) -> Callable[[], Any]:
     """A check that says no."""
 

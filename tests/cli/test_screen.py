@@ -157,8 +157,15 @@ def test_json_is_one_line_of_ascii() -> None:
         "a": hostile,
         "at": "2026-01-01T00:00:00+00:00",
         "odd": "{1j}",
-        "bad": "'\\ud800'",
+        "bad": "\\ud800",
     }
+
+
+def test_json_keeps_its_shape() -> None:
+    """Whatever the names in it: a program that looks for a key finds it."""
+    screen, channel = on_channel(as_json=True)
+    screen.json({"a\ud800": {"\x00": ["\ud800", ("\x00",)]}, "b": {1: 2}})
+    assert json.loads(printed(channel)) == {"a\\ud800": {"\\x00": ["\\ud800", ["\\x00"]]}, "b": "{1: 2}"}
 
 
 def test_without_json_none_is_printed() -> None:

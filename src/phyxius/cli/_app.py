@@ -142,14 +142,11 @@ def make(found: Any, target: Target, stack: ExitStack) -> object:
         if inspect.isgenerator(found) or inspect.isasyncgen(found):
             kind = "contextmanager" if inspect.isgenerator(found) else "asynccontextmanager"
             raise CommandError(f"{target} is a generator: write @contextlib.{kind} above it, and yield the migrations")
-    return _entered(found, target, stack)
-
-
-def _entered(found: Any, target: Target, stack: ExitStack) -> object:
-    if hasattr(found, "__enter__") and not hasattr(found, "__aenter__"):
+    made: Any = found
+    if hasattr(made, "__enter__") and not hasattr(made, "__aenter__"):
         with _guarded(target):
-            return stack.enter_context(found)
-    return found
+            return stack.enter_context(made)
+    return made
 
 
 def _can_be_entered(found: object) -> bool:
@@ -175,9 +172,9 @@ async def opened_app(
     """
     async with AsyncExitStack() as stack:
         with _guarded(target):
-            found: Any = await made if inspect.isawaitable(made) and not hasattr(made, "__aenter__") else made
-            if hasattr(found, "__aenter__"):
-                found = await stack.enter_async_context(found)
+            wait = inspect.isawaitable(made) and not hasattr(made, "__aenter__")
+            app: Any = await made if wait else made
+            found: object = await stack.enter_async_context(app) if hasattr(app, "__aenter__") else app
         migrations = _listed(found, target)
         name = f"phyxius {command}, {user()} on {socket.gethostname()}"
         await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import traceback as tracebacks
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phyxius.cli._words import represented
-from phyxius.journal import to_json_value
+from phyxius.journal import printable, to_json_value
 
 # What moves the cursor, changes colours, hides, or reverses the order of what follows.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -140,7 +140,7 @@ class Screen:
     def json(self, value: object) -> None:
         """Print a value for programs, in one line; nothing in it can move a cursor."""
         if self.as_json:
-            told = json.dumps(to_json_value(value, fallback=represented), ensure_ascii=True)
+            told = json.dumps(to_json_value(_writable(value), fallback=represented), ensure_ascii=True)
             self.out.print(Text(told), soft_wrap=True)
 
     @property
@@ -222,6 +222,15 @@ class Screen:
         except (UnicodeEncodeError, LookupError):
             return False
         return True
+
+
+def _writable(value: object) -> object:
+    """The same with texts that JSON and databases take; else one such name would cost its whole mapping its shape."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(key) if isinstance(key, str) else key: _writable(each) for key, each in value.items()}
+    return [_writable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def bar(share: float) -> str:

@@ -1,0 +1,253 @@
+"""Taking the next step where others do, where stores fail, and where somebody interrupts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phyxius.blocking import run
+from phyxius.clock import create_controlled_clock
+from phyxius.fp import ok
+from phyxius.journal import Journal
+from phyxius.migration import (
+    create_memory_phase_store,
+    create_migration,
+    define_migration,
+)
+from phyxius.testing import FaultyPhaseStore
+from tests.cli.support import (
+    COMMAND,
+    HOSTILE,
+    START,
+    Ended,
+    Quotes,
+    Shop,
+    assert_tame,
+    interrupt_main,
+    on_terminal,
+    phyxius,
+    process,
+)
+
+
+def advance(to: str, *more: str) -> Ended:
+    return phyxius("advance", "quotes", "--to", to, *more)
+
+
+# -- who is first
+
+
+def test_another_caller_is_first(quotes_in: Quotes) -> None:
+    """While the evidence is asked somebody else takes the step: told, and not taken twice."""
+    quotes_in.make()
+
+    def meanwhile() -> Any:
+        quotes_in.schema = lambda: ok({"revision": "0042"})
+        run(quotes_in.app.advance("dual_write"))
+        return ok({"revision": "0042"})
+
+    quotes_in.schema = meanwhile
+    lost = advance("dual_write")
+    assert lost.exit == 5
+    said = 'another caller was first: the phase is "dual_write", no longer "expand"; '
+    assert lost.out.endswith(f"LOST THE RACE  {said}read current_phase() and decide whether to advance again\n")
+    assert quotes_in.place.rows("SELECT count(*) FROM transitions") == [(1,)]
+
+
+def test_another_caller_is_first_for_programs(quotes_in: Quotes) -> None:
+    """The same as JSON."""
+    quotes_in.make()
+
+    def meanwhile() -> Any:
+        quotes_in.schema = lambda: ok({"revision": "0042"})
+        run(quotes_in.app.advance("dual_write"))
+        return ok({"revision": "0042"})
+
+    quotes_in.schema = meanwhile
+    lost = advance("dual_write", "--json")
+    assert (lost.exit, lost.told["outcome"], lost.told["exit"]) == (5, "CAS_LOST", 5)
+    assert advance("dual_write").exit == 3
+
+
+RACE = """
+import os, time
+from pathlib import Path
+from phyxius import *
+from phyxius.adapters.sqlite import open_file_stores
+
+clock = create_controlled_clock()
+stores = open_file_stores("race.db", clock=clock)
+
+@schema_applied
+def both_ask():
+    (Path("asked") / str(os.getpid())).touch()
+    while len(list(Path("asked").iterdir())) < 2:
+        time.sleep(0.001)
+    return ok(1)
+
+spec = define_migration(name="quotes", phases={"expand": {}, "flip": {"both_ask": both_ask}, "contract": {}})
+app = create_migration(
+    spec, journal=Journal(clock=clock), journal_store=stores.journal_store, phase_store=stores.phase_store(spec)
+)
+"""
+
+
+def test_two_operators_at_once(tmp_path: Path) -> None:
+    """Of two processes that both ask all evidence one moves it, and the other one says that it did not."""
+    (tmp_path / "race.py").write_text(RACE)
+    (tmp_path / "asked").mkdir()
+    app = ["--app", "race:app", "--create"]
+    args = [*COMMAND, "advance", "quotes", "--to", "flip", *app]
+    with process(args, tmp_path, width=None) as first, process(args, tmp_path, width=None) as second:
+        ended = sorted((first.ended(), second.ended()), key=lambda each: each.exit)
+    assert [each.exit for each in ended] == [0, 5]
+    assert "ADVANCED  quotes is at flip" in ended[0].out
+    assert "LOST THE RACE  another caller was first" in ended[1].out
+
+
+# -- stores that fail
+
+
+def over(*, resolvable: bool = True, **evidence: Any) -> tuple[Any, FaultyPhaseStore]:
+    clock = create_controlled_clock(START)
+    spec: Any = define_migration(name="quotes", phases={"expand": {}, "flip": evidence, "contract": {}})
+    store = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=clock), resolvable=resolvable)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store), store
+
+
+def test_an_outcome_that_is_unknown(shop: Shop) -> None:
+    """The answer to the commit is lost, and the store cannot be asked: it says where to look."""
+    migration, store = over(resolvable=False)
+    shop.has(migration)
+    store.fail("try_advance", OSError("the line is dead"), when="after")
+    ended = advance("flip")
+    assert ended.exit == 6
+    assert ended.out.endswith(
+        "UNKNOWN  the phase store failed in try_advance (OSError: the line is dead); whether the migration moved is "
+        "unknown; read current_phase() before anything else\n"
+    )
+    migration, store = over(resolvable=False)
+    shop.has(migration)
+    store.fail("try_advance", OSError("the line is dead"), when="after")
+    told = advance("flip", "--json")
+    assert (told.exit, told.told["outcome"], told.told["committed"]) == (6, "STORE_ERRORED", "unknown")
+
+
+def test_a_commit_that_failed(shop: Shop) -> None:
+    """The store is sure that nothing moved."""
+    migration, store = over()
+    shop.has(migration)
+    store.fail("try_advance", OSError("the disk is full"))
+    ended = advance("flip")
+    assert ended.exit == 1
+    said = "the phase store failed in try_advance (OSError: the disk is full); the migration did not move"
+    assert ended.out.endswith(f"FAILED  {said}; mend the store and retry\n")
+    told = advance("flip", "--json")
+    assert (told.exit, told.told["outcome"], told.told["committed"]) == (1, "STORE_ERRORED", "no")
+
+
+def test_a_hostile_store(shop: Shop) -> None:
+    """What it says is shown, and not obeyed."""
+    for show in (phyxius, on_terminal):
+        migration, store = over()
+        shop.has(migration)
+        store.fail("try_advance", OSError(HOSTILE))
+        assert_tame(show("advance", "quotes", "--to", "flip"))
+
+
+def test_a_phase_that_cannot_be_read(shop: Shop) -> None:
+    """One line, and no traceback."""
+    migration, store = over()
+    shop.has(migration)
+    store.fail("current", OSError(f"no route{HOSTILE}"))
+    ended = advance("flip")
+    assert ended.exit == 1
+    assert ended.err.startswith("phyxius: OSError: no route")
+    assert ended.err.endswith("; --traceback shows where\n")
+    assert_tame(ended)
+    assert_tame(advance("flip", "--traceback"))
+
+
+def test_another_order_of_phases(quotes_in: Quotes, shop: Shop) -> None:
+    """The stores have other phases than this build: it moves nothing, and says which."""
+    quotes_in.at("dual_write")
+    shop.has(quotes_in.migration(expand={}, dual_write={}, contract={}))
+    ended = advance("contract", "--yes")
+    assert ended.exit == 7
+    assert 'the store recorded the phases "expand", "dual_write", "flip", "contract"' in ended.err
+    assert "adopt its order there first (amend)" in ended.err
+    assert ended.err.count("\n") == 1
+    told = advance("contract", "--yes", "--json")
+    assert (told.exit, told.told["error"]["type"]) == (7, "SpecChangedError")
+
+
+def test_another_order_that_still_can_be_read(quotes_in: Quotes, shop: Shop) -> None:
+    """A build from before an amendment may read the phase, and not step."""
+    quotes_in.at("expand")
+    shop.has(quotes_in.migration(expand={}, dual_write={}, flip={}, last={}))
+    assert phyxius("amend", "quotes", "--why", "contract is called last", "--yes").exit == 0
+    shop.has(quotes_in.app)
+    ended = advance("dual_write")
+    assert ended.exit == 7
+    assert "OTHER PHASES  the store has " in ended.out
+    assert advance("dual_write", "--json").told["outcome"] == "SPEC_CHANGED"
+
+
+@pytest.mark.parametrize("command", [("status",), ("check", "quotes"), ("advance", "quotes", "--to", "flip", "--yes")])
+def test_a_phase_that_nobody_knows(shop: Shop, command: tuple[str, ...]) -> None:
+    """The store answers with one that the build does not have; none is guessed."""
+    migration, store = over()
+    shop.has(migration)
+    store.answer("current", HOSTILE)
+    ended = phyxius(*command)
+    assert ended.exit == 7
+    assert ended.err.startswith('phyxius: the store of migration "quotes" answered with the phase ')
+    assert_tame(ended)
+
+
+# -- interrupts
+
+
+class Interrupted:
+    """A phase store that interrupts whoever runs the command at the commit, before or after it happens."""
+
+    def __init__(self, inner: Any, *, after: bool, then: Any = None) -> None:
+        self._inner, self._after, self._then = inner, after, then
+        self.current = inner.current
+
+    async def try_advance(self, *args: Any) -> Any:
+        answer = await self._inner.try_advance(*args) if self._after else None
+        if self._then is not None:
+            self.current = self._then
+        interrupt_main()
+        return answer or await self._inner.try_advance(*args)
+
+
+def interrupted(**options: Any) -> Any:
+    clock = create_controlled_clock(START)
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}, "contract": {}})
+    store: Any = Interrupted(create_memory_phase_store(initial="expand", clock=clock), **options)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store, single_process=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_interrupt_at_the_commit(shop: Shop, after: bool) -> None:
+    """A commit is never cut in two, and what became of it is told."""
+    migration = interrupted(after=after)
+    shop.has(migration)
+    told = "interrupted: it advanced before that, quotes is at flip"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+    assert run(migration.current_phase()) == "flip"
+
+
+def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
+    """It says where to look."""
+
+    async def gone() -> str:
+        raise OSError("the line is dead")
+
+    shop.has(interrupted(after=True, then=gone))
+    told = "interrupted; look where quotes is: phyxius status quotes"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
