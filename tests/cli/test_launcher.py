@@ -73,7 +73,7 @@ def test_help_of_a_command(shop: Shop, command: str) -> None:
 def test_nothing_is_help_too() -> None:
     """Whoever gives nothing learns what there is to give."""
     ended = phyxius()
-    assert ended.exit == 2
+    assert ended.exit in (0, 2), "click before 8.2 takes it for --help"
     assert "Commands:" in ended.err + ended.out
 
 
