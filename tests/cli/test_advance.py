@@ -151,8 +151,8 @@ def test_what_it_tells_programs(quotes_in: Quotes) -> None:
 def test_a_phase_that_is_not_next(quotes_in: Quotes, at: str, to: str, code: int, said: str) -> None:
     """One that it is at or past is no trouble, and no refusal; one that is further ahead waits. No source is asked."""
     quotes_in.at(at)
-    assert advance(to) == Ended(code, f"{said}\n")
-    told = advance(to, "--json").told
+    assert advance(to, "--yes") == Ended(code, f"{said}\n")
+    told = advance(to, "--yes", "--json").told
     assert (told["exit"], told["message"], told["sources"]) == (code, said.partition("  ")[2], {})
     assert quotes_in.place.rows("SELECT count(*) FROM events WHERE outcome = 'failure'") == [(0 if code == 3 else 2,)]
 

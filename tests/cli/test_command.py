@@ -297,3 +297,18 @@ def test_an_encoding(tmp_path: Path, encoding: str) -> None:
     shown = "[expand] → länger" if encoding == "utf-8" else r"[expand] > l\xe4nger"
     assert (ended.exit, ended.err) == (0, "")
     assert shown in ended.out
+
+
+def test_where_the_closing_failed(shop: Shop) -> None:
+    """With --traceback it is shown, after what was asked for."""
+
+    @asynccontextmanager
+    async def factory() -> AsyncIterator[Any]:
+        yield in_memory()
+        raise OSError("no disk")
+
+    shop.has(factory)
+    ended = phyxius("status", "--traceback")
+    assert (ended.exit, ended.out) == (1, STATUS)
+    assert "Traceback (most recent call last)" in ended.err
+    assert "phyxius: the application could not be closed after that: OSError: no disk" in ended.err

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from phyxius.blocking import run
+from phyxius.blocking import SyncMigration, run
+from phyxius.cli._exits import Terminated
+from phyxius.cli._screen import Screen
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import ok
 from phyxius.journal import Journal
@@ -25,6 +27,7 @@ from tests.cli.support import (
     Quotes,
     Shop,
     assert_tame,
+    in_memory,
     interrupt_main,
     on_terminal,
     phyxius,
@@ -237,7 +240,7 @@ def test_an_interrupt_at_the_commit(shop: Shop, after: bool) -> None:
     """A commit is never cut in two, and what became of it is told."""
     migration = interrupted(after=after)
     shop.has(migration)
-    told = "interrupted: it advanced before that, quotes is at flip"
+    told = "interrupted: it moved before that, quotes is at flip"
     assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
     assert run(migration.current_phase()) == "flip"
 
@@ -251,3 +254,37 @@ def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
     shop.has(interrupted(after=True, then=gone))
     told = "interrupted; look where quotes is: phyxius status quotes"
     assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+
+
+@pytest.mark.parametrize("interrupt, word", [(KeyboardInterrupt, "interrupted"), (Terminated, "terminated")])
+def test_who_is_impatient_learns_that_it_is_unknown(
+    interrupt: type[KeyboardInterrupt], word: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second interrupt does not wait for what the first one ends, and that may be a commit under way."""
+    shop.has(in_memory())
+
+    def twice(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise interrupt  # noqa: B904 - as it comes
+
+    monkeypatch.setattr(SyncMigration, "advance", twice)
+    told = f"phyxius: {word} again: whether quotes moves is unknown; look with phyxius status quotes\n"
+    ended = phyxius("advance", "quotes", "--to", "flip", "--yes")
+    assert (ended.exit, ended.err) == (6, told)
+
+
+def test_a_disk_that_is_full(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moved, and its exit code says so, though nothing can be printed."""
+    shop.has(in_memory())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Screen, "json", full)
+    ended = phyxius("advance", "quotes", "--to", "flip", "--yes")
+    assert ended.exit == 0
+    assert ended.err == "phyxius: ADVANCED, which could not be printed: [Errno 28] No space left on device\n"
+    ended = phyxius("advance", "quotes", "--to", "nowhere")
+    assert (ended.exit, ended.err) == (2, "phyxius: quotes has no phase 'nowhere'; it has: expand, flip\n")

@@ -10,7 +10,8 @@ import pytest
 from phyxius.adapters.sqlite import open_file_stores
 from phyxius.fp import ok
 from phyxius.migration import attestation, schema_applied
-from tests.cli.support import HOSTILE, Ended, Quotes, Shop, assert_tame, in_memory, on_terminal, phyxius
+from tests.cli.support import HOSTILE, Ended, Quotes, Shop, assert_tame, in_memory, on_terminal, phyxius, quotes
+from tests.places import FILE
 
 DAY = timedelta(days=1)
 TO_FLIP = ("quotes", "--to", "flip")
@@ -212,3 +213,13 @@ def test_hostile_texts(quotes_in: Quotes, shop: Shop) -> None:
     assert phyxius("signatures", "quotes", "--json").told["signatures"][0]["note"] == hostile
     assert_tame(phyxius("revoke", *step, "--signer", hostile))
     assert_tame(phyxius("revoke", *step, "--signer", hostile))
+
+
+def test_a_name_that_is_empty(shop: Shop) -> None:
+    """A variable that is not set signs for nobody."""
+    with quotes(FILE, shop.directory) as place:
+        place.make()
+        shop.has(place.app)
+        told = "phyxius: a name is empty; say who, or leave the option out for your user name\n"
+        assert phyxius("sign", "quotes", "--to", "flip", "--as", " ") == Ended(2, "", told)
+        assert phyxius("revoke", "quotes", "--to", "flip", "--by", "") == Ended(2, "", told)

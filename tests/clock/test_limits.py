@@ -487,6 +487,33 @@ async def test_cancelling_the_gathering_cancels_its_calls(clock: ControlledClock
     assert clock.pending_timers == 0
 
 
+async def test_whoever_watches_holds_nobody_up(clock: ControlledClock, caplog: pytest.LogCaptureFixture) -> None:
+    """One that leaves with the interpreter, as behind a pipe that nobody reads, ends the watching alone."""
+
+    def leave(name: str, settled: object) -> None:
+        raise ValueError(name)
+
+    errors: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    settled = await gather_within(clock, {"a": Limited(good, seconds(1))}, leave)
+    assert told(settled) == {"a": (1, 0)}
+    assert [str(error["exception"]) for error in errors] == ["a"]
+
+
+async def test_what_is_cancelled_is_no_answer(clock: ControlledClock) -> None:
+    """Whoever watches is not told of it."""
+    answers: list[str] = []
+
+    def watch(name: str, settled: object) -> None:
+        answers.append(name)
+
+    task = await started(gather_within(clock, {"a": Limited(hang, seconds(1))}, watch))
+    task.cancel()
+    assert await cancelled(task)
+    await asyncio.sleep(0)
+    assert answers == []
+
+
 async def test_a_gathering_cancelled_at_its_start_starts_nothing(clock: ControlledClock) -> None:
     """Calls whose tasks have not begun never do."""
 

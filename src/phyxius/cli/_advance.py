@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -38,7 +42,7 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return _already_there(session, subject, before, to, quiet=quiet)
-    if to == subject.order[-1] and subject.following(before) == to and not yes:
+    if to == subject.order[-1] and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
     reports: dict[str, Report] = {}
     held: list[Line] = []
@@ -53,23 +57,42 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
         show(Line(Text.assemble((clean(name), "bold"), f"  {clean(before)} → {clean(to)}")))
     waiting = dict.fromkeys(subject.sources(to))
     try:
-        with screen.progress(_asking(waiting)) as update:
+        with screen.progress(_asking(waiting)) as update, _printing() as later:
 
             def told(answer: SourceAnswer) -> None:
                 again = answer.source in reports
                 reports[answer.source] = report = report_of(subject, to, answer)
                 waiting.pop(answer.source, None)
-                update(_asking(waiting))
-                show(_asked(report, answer, again=again))
+                later(partial(update, _asking(waiting)))
+                later(partial(show, _asked(report, answer, again=again)))
 
             result = subject.plain.advance(to, on_answer=told)
+        exit_ = exit_of(subject, to, result)
+        if not quiet or exit_ not in _NOTHING_TO_DO:
+            screen.show(held)
+            _tell(session, subject, to, result, exit_, reports)
     except KeyboardInterrupt as interrupt:
-        return _interrupted(session, subject, before, to, interrupt)
-    exit_ = exit_of(subject, to, result)
-    if not quiet or exit_ not in _NOTHING_TO_DO:
-        screen.show(held)
-        _tell(session, subject, to, result, exit_, reports)
+        return _interrupted(session, subject, before, interrupt)
     return exit_
+
+
+@contextmanager
+def _printing() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Print in a thread of its own: a terminal that stands still must not hold up who has an `Ok` in hand."""
+    jobs = queue.SimpleQueue[Callable[[], None] | None]()
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            with suppress(OSError):  # what cannot be printed changes nothing
+                job()
+
+    thread = threading.Thread(target=work, name="phyxius prints", daemon=True)
+    thread.start()
+    try:
+        yield jobs.put
+    finally:
+        jobs.put(None)
+        thread.join()
 
 
 def _already_there(session: Session, subject: Subject, phase: str, to: str, *, quiet: bool) -> Exit:
@@ -106,8 +129,11 @@ def _tell(
     else:
         committed = outcome.committed if isinstance(outcome, StoreErrored) else None
         told = _told(subject, to, outcome.type, exit_, message=outcome.message, committed=committed)
-    session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
-    session.screen.show(_lines(subject, to, result, exit_, reports))
+    try:
+        session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
+        session.screen.show(_lines(subject, to, result, exit_, reports))
+    except OSError as error:  # a disk that is full, say; the exit code still tells what came of it
+        session.screen.error(f"{told['outcome']}, which could not be printed: {error}")
     if outcome.audit_error is not None:
         session.screen.note(f"the journal refused the audit event of this call: {outcome.audit_error}")
 
@@ -197,15 +223,19 @@ def _why_refused(subject: Subject, to: str, reports: Mapping[str, Report]) -> st
     return told
 
 
-def _interrupted(session: Session, subject: Subject, before: str, to: str, interrupt: KeyboardInterrupt) -> Exit:
+def _interrupted(session: Session, subject: Subject, before: str, interrupt: KeyboardInterrupt) -> Exit:
     """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
     terminated = isinstance(interrupt, Terminated)
     word = "terminated" if terminated else "interrupted"
+    if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
+        told = f"{word} again: whether {subject.name} moves is unknown; look with phyxius status {subject.name}"
+        session.screen.error(told)
+        return Exit.UNKNOWN
     try:
         phase = subject.phase()
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
         session.screen.error(f"{word}; look where {subject.name} is: phyxius status {subject.name}")
     else:
-        moved = "it advanced before that" if phase == to != before else "nothing moved"
+        moved = "nothing moved" if phase == before else "it moved before that"
         session.screen.error(f"{word}: {moved}, {subject.name} is at {phase}")
     return Exit.TERMINATED if terminated else Exit.INTERRUPTED

@@ -198,6 +198,17 @@ def _listed(found: object, target: Target) -> dict[str, Migration[Any]]:
     return migrations
 
 
+def as_named(who: str | None) -> str:
+    """Whom an option names; whoever runs the command, unless one does.
+
+    Raises:
+        CommandError: It names nobody, such as a variable that is not set.
+    """
+    if who is not None and not who.strip():
+        raise CommandError("a name is empty; say who, or leave the option out for your user name", Exit.USAGE)
+    return user() if who is None else who
+
+
 def user() -> str:
     """Who runs the command, as the system knows them."""
     try:

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
     except Exception as error:  # noqa: BLE001 - what an application may raise
         if traceback:
             screen.trace(error)
-        screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
-        screen.error(told(error) + _hint(error))
+        with suppress(OSError):  # nobody reads it, or the disk is full
+            screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
+        with suppress(OSError):
+            screen.error(told(error) + _hint(error))
         return _exit_of(error)
 
 

@@ -101,6 +101,9 @@ class Screen:
             if isinstance(channel, io.TextIOWrapper):  # rather an escape than no answer
                 channel.reconfigure(errors="backslashreplace")
         console, beside = (_Channel(file=file, highlight=False) for file in (out, err))
+        for each in (console, beside):
+            if each.width < 1:  # COLUMNS=0, which would show nothing at all
+                each.width = 80
         return cls(console, beside, as_json)
 
     def show(self, lines: Iterable[Line], *, err: bool = False, wrap: bool = True) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from phyxius.adapters import attestations_of
 from phyxius.blocking import run
-from phyxius.cli._app import user
+from phyxius.cli._app import as_named
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
@@ -34,7 +34,7 @@ def sign(
     subject.phase()  # a store takes signatures for a migration whose phase it knows
     made = run(
         attestations.sign(
-            subject.migration.spec, to=to, source=source, signer=signer or user(), note=note, valid_for=valid_for
+            subject.migration.spec, to=to, source=source, signer=as_named(signer), note=note, valid_for=valid_for
         )
     )
     screen.json({"migration": name, **_told(made, "counts")})
@@ -51,9 +51,9 @@ def revoke(
     """Take signatures back."""
     subject, screen = session.named(name), session.screen
     source, attestations = _source(subject, to, source)
-    whose = signer or user()
+    whose = as_named(signer)
     spec = subject.migration.spec
-    count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=by or user(), note=note))
+    count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=as_named(by), note=note))
     if not count:
         told = f"{whose} has no signature for {source} of {to} that stands; see `phyxius signatures {name}`"
         raise CommandError(told, Exit.USAGE)

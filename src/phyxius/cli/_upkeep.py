@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from phyxius.blocking import run
-from phyxius.cli._app import user
+from phyxius.cli._app import as_named
 from phyxius.cli._ask import ask
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._session import Session
@@ -39,7 +39,7 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
             f"Have the stores adopt the order of the application for {name}? Signatures given so far stop counting.",
             "--yes",
         )
-    revision = run(store.amend(subject.migration.spec, who=who or user(), why=why))
+    revision = run(store.amend(subject.migration.spec, who=as_named(who), why=why))
     screen.json({"migration": name, "revision": revision, "phases": subject.order, "amended": True})
     screen.say(f"{name} has revision {revision} of its order", lead="AMENDED  ", lead_style="bold green")
     return Exit.DONE

@@ -161,12 +161,15 @@ class _Gathering(Generic[T]):
 
     def _settle(self, name: str, result: Result[T, BaseException], at: Instant) -> None:
         self.settled[name] = Settled(result, at)
-        if self._on_settled is not None:
-            self._on_settled(name, self.settled[name])
-        if len(self.settled) == len(self._calls) and not self.all_settled.done():
-            self.all_settled.set_result(None)
+        try:
+            if self._on_settled is not None:
+                self._on_settled(name, self.settled[name])
+        finally:  # whoever watches may leave the interpreter; who waits must not wait for ever
+            if len(self.settled) == len(self._calls) and not self.all_settled.done():
+                self.all_settled.set_result(None)
 
     def stop(self) -> None:
+        self._on_settled = None  # what is cancelled from here on is no answer
         # A second cancellation would break into the clean-up of a call that was late.
         unsettled = [task for name, task in self._tasks.items() if name not in self.settled]
         for task in (*unsettled, *self._watches):

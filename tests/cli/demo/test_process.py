@@ -36,6 +36,18 @@ stores, journal, clock = Stores(), None, SimpleNamespace(elapse=elapse)
 """
 
 
+SAYS = """
+import sys
+
+COPY = ""
+
+
+def sql(*_, **__):
+    sys.stdout.write('{"number": 1}\\n{"number": 2}\\n')  # in one piece, so that the second is there with the first
+    sys.stdout.flush()
+"""
+
+
 def shop(directory: Path, *, entering: str = "pass", leaving: str = "pass") -> None:
     (directory / "shop.py").write_text(SHOP.format(entering=entering, leaving=leaving), encoding="utf-8")
 
@@ -75,7 +87,7 @@ def test_what_it_had_said_is_heard(tmp_path: Path) -> None:
     """An answer that was on its way when it was killed has been given."""
     shop(tmp_path)
     with (tmp_path / "shop.py").open("a", encoding="utf-8") as file:
-        file.write("\nCOPY = ''\ndef sql(*_, **__):\n    print('{\"number\": 1}\\n{\"number\": 2}', flush=True)\n")
+        file.write(SAYS)
     process = Process(tmp_path, "shop-1")
     process.send(copy=[0, 1])
     assert process.receive() == {"number": 1}

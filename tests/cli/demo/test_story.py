@@ -168,6 +168,12 @@ def test_a_failed_request_ends_it_with_an_error(story: Story) -> None:
         story._prove()
 
 
+def test_it_moves_nobody_elses_migration(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever application the environment names."""
+    monkeypatch.setenv("PHYXIUS_APP", "nowhere:migration")
+    story._phyxius("status")
+
+
 def test_a_step_that_goes_otherwise_ends_it_with_an_error(story: Story) -> None:
     """A refusal that should have come, or one that should not."""
     with pytest.raises(CommandError, match=r"phyxius advance quotes --to dual_write ended with 75, and .* with 0"):
