@@ -144,7 +144,7 @@ def test_names_that_are_wrong(quotes_in: Quotes) -> None:
         told = "phyxius: there is no migration 'orders'; there are: quotes\n"
         assert phyxius(command, "orders", "--to", "flip") == Ended(2, "", told)
     for command in ("sign", "revoke"):
-        told = f"phyxius: flip asks for signatures for {sources}; say which with --source\n"
+        told = f"phyxius: flip asks for signatures for {sources}, not for parity; say which with --source\n"
         assert phyxius(command, *TO_FLIP, "--source", "parity") == Ended(2, "", told)
         told = "phyxius: contract of quotes asks for no signatures\n"
         assert phyxius(command, "quotes", "--to", "contract") == Ended(2, "", told)

@@ -150,7 +150,8 @@ def test_it_is_asked_for(aged: Quotes) -> None:
 def test_a_window_needs_them(aged: Quotes, age: str) -> None:
     """What evidence looks back to stays."""
     told = (
-        "evidence here looks back 14 days, and could not pass until that has gone by again: --older-than must be longer"
+        "evidence here looks back 14 days, and could not pass until that has gone by again: "
+        "--older-than must be longer than that"
     )
     assert phyxius("prune", "--older-than", age, "--yes") == Ended(2, "", f"phyxius: {told}\n")
     assert counted(aged) == [AUDIT, ("quote.read_old", 5)]

@@ -114,7 +114,8 @@ def _source(subject: Subject, to: str, source: str | None) -> tuple[str, Any]:
     if source in asked:
         told = f'{source} of {to} looks elsewhere than in these stores ("{demand_of(asked[source])}"); sign there'
     elif there:
-        told = f"{to} asks for signatures for {', '.join(there)}; say which with --source"
+        misspelt = "" if source is None else f", not for {source}"
+        told = f"{to} asks for signatures for {', '.join(there)}{misspelt}; say which with --source"
     else:
         told = f"{to} of {subject.name} asks for no signatures"
     raise CommandError(told, Exit.USAGE)

@@ -65,7 +65,7 @@ def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
     if older_than <= needed:
         raise CommandError(
             f"evidence here looks back {roughly(needed)}, and could not pass until that has gone by again: "
-            f"--older-than must be longer",
+            f"--older-than must be longer than that",
             Exit.USAGE,
         )
     clock = next(iter(session.migrations.values())).journal.clock
