@@ -73,7 +73,7 @@ def told(quotes_in: Quotes, shop: Shop) -> Quotes:
         quotes_in.schema = answer
         phyxius("advance", "quotes", "--to", "dual_write")
     quotes_in.clock.advance_by(HOUR)
-    assert phyxius("advance", "quotes", "--to", "contract").exit == 75
+    assert phyxius("advance", "quotes", "--to", "contract", "--yes").exit == 75
     quotes_in.clock.advance_by(HOUR)
     evidence = {phase: each.evidence for phase, each in quotes_in.app.spec.phases.items()}
     contract, flip = evidence.pop("contract"), evidence.pop("flip")

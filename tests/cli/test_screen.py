@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import unicodedata
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from phyxius.cli._screen import Line, Screen, bar, clean
-from tests.cli.support import HOSTILE, SHOWN, Shop, in_memory, on_terminal, phyxius
+from tests.cli.support import HOSTILE, SHOWN, Shop, in_memory, on_terminal, phyxius, terminal
 
 CONSOLE = Console(file=io.StringIO(), width=80)
 UNSAFE = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of surrogate pairs, ends of lines and paragraphs
@@ -212,3 +213,12 @@ def test_markup_is_no_markup(shop: Shop) -> None:
     shown = on_terminal("check", "[bold]x[/bold] [/red]")
     assert shown.exit == 0, shown.out
     assert "asking the evidence of [bold]x[/bold] [/red]" in shown.out
+
+
+def test_a_width_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLUMNS=0 shows what there is to show."""
+    monkeypatch.setenv("COLUMNS", "0")
+    with terminal(80) as (_, slave), open(os.dup(slave), "w") as channel:  # noqa: PTH123 - a descriptor
+        os.close(slave)
+        screen = Screen.of(channel, channel)
+        assert (screen.out.width, screen.err.width) == (80, 80)

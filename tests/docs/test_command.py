@@ -59,12 +59,21 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     return Reader(tmp_path / "shop")
 
 
+def sorted_answers(screen: str) -> str:
+    """A screen of `advance`, with the answers of its sources in one order."""
+    lines = screen.splitlines(keepends=True)
+    answers = sorted(line for line in lines if line.startswith((" ✓ ", " ✗ ")))
+    return "".join([*lines[:1], *answers, *(line for line in lines[1:] if line not in answers)])
+
+
 def test_the_how_to(reader: Reader) -> None:
     """From the first look to what the last step lacks."""
     done = 0
     for command, output in commands((HOW_TO / "use-the-command.md").read_text(encoding="utf-8")):
-        printed = reader.types(command)
-        assert re.fullmatch(pattern_of(output), printed), f"{command} printed:\n{printed}\nThe page says:\n{output}"
+        printed, said = reader.types(command), output
+        if command.startswith("phyxius advance"):  # answers come as they come
+            printed, said = sorted_answers(printed), sorted_answers(output)
+        assert re.fullmatch(pattern_of(said), printed), f"{command} printed:\n{printed}\nThe page says:\n{said}"
         done += 1
     assert done > 10
 
