@@ -11,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+_NEEDS_EXTRA = "phyxius: the command needs its extra: pip install 'phyxius-migration[cli]'"
+
 try:
     import click
 except ModuleNotFoundError:
-    sys.exit("phyxius: the command needs its extra: pip install 'phyxius-migration[cli]'")
+    sys.exit(_NEEDS_EXTRA)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,7 +114,7 @@ def _run(command: str, **options: Any) -> None:
     except ModuleNotFoundError as error:
         if error.name != "rich":
             raise
-        sys.exit("phyxius: the command needs its extra: pip install 'phyxius-migration[cli]'")
+        sys.exit(_NEEDS_EXTRA)
     sys.exit(run(command, **options))
 
 

@@ -42,8 +42,8 @@ def advance(to: str, *more: str) -> Ended:
 # -- who is first
 
 
-def test_another_caller_is_first(quotes_in: Quotes) -> None:
-    """While the evidence is asked somebody else takes the step: told, and not taken twice."""
+def overtaken(quotes_in: Quotes) -> None:
+    """While its evidence is asked somebody else takes the step."""
     quotes_in.make()
 
     def meanwhile() -> Any:
@@ -52,6 +52,11 @@ def test_another_caller_is_first(quotes_in: Quotes) -> None:
         return ok({"revision": "0042"})
 
     quotes_in.schema = meanwhile
+
+
+def test_another_caller_is_first(quotes_in: Quotes) -> None:
+    """While the evidence is asked somebody else takes the step: told, and not taken twice."""
+    overtaken(quotes_in)
     lost = advance("dual_write")
     assert lost.exit == 5
     said = 'another caller was first: the phase is "dual_write", no longer "expand"; '
@@ -61,14 +66,7 @@ def test_another_caller_is_first(quotes_in: Quotes) -> None:
 
 def test_another_caller_is_first_for_programs(quotes_in: Quotes) -> None:
     """The same as JSON."""
-    quotes_in.make()
-
-    def meanwhile() -> Any:
-        quotes_in.schema = lambda: ok({"revision": "0042"})
-        run(quotes_in.app.advance("dual_write"))
-        return ok({"revision": "0042"})
-
-    quotes_in.schema = meanwhile
+    overtaken(quotes_in)
     lost = advance("dual_write", "--json")
     assert (lost.exit, lost.told["outcome"], lost.told["exit"]) == (5, "CAS_LOST", 5)
     assert advance("dual_write").exit == 3

@@ -13,8 +13,8 @@ from typing import Any
 from rich.text import Text
 
 from phyxius.cli._ask import ask
-from phyxius.cli._check import Report, report_of
-from phyxius.cli._exits import Exit, Terminated
+from phyxius.cli._check import Report, report_of, step
+from phyxius.cli._exits import Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import ago, briefly, when
@@ -54,14 +54,14 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
             screen.show([line])
 
     if subject.following(before) == to:
-        show(Line(Text.assemble((clean(name), "bold"), f"  {clean(before)} → {clean(to)}")))
+        show(step(subject, before, to))
     waiting = dict.fromkeys(subject.sources(to))
     try:
         with screen.progress(_asking(waiting)) as update, _printing() as later:
 
             def told(answer: SourceAnswer) -> None:
                 again = answer.source in reports
-                reports[answer.source] = report = report_of(subject, to, answer)
+                reports[answer.source] = report = report_of(subject, to, answer.source, answer.verdict, answer.coverage)
                 waiting.pop(answer.source, None)
                 later(partial(update, _asking(waiting)))
                 later(partial(show, _asked(report, answer, again=again)))
@@ -225,8 +225,7 @@ def _why_refused(subject: Subject, to: str, reports: Mapping[str, Report]) -> st
 
 def _interrupted(session: Session, subject: Subject, before: str, interrupt: KeyboardInterrupt) -> Exit:
     """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
-    terminated = isinstance(interrupt, Terminated)
-    word = "terminated" if terminated else "interrupted"
+    word, ended = of_interrupt(interrupt)
     if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
         told = f"{word} again: whether {subject.name} moves is unknown; look with phyxius status {subject.name}"
         session.screen.error(told)
@@ -238,4 +237,4 @@ def _interrupted(session: Session, subject: Subject, before: str, interrupt: Key
     else:
         moved = "nothing moved" if phase == before else "it moved before that"
         session.screen.error(f"{word}: {moved}, {subject.name} is at {phase}")
-    return Exit.TERMINATED if terminated else Exit.INTERRUPTED
+    return ended

@@ -181,13 +181,18 @@ async def opened_app(
         yield migrations
 
 
-def _listed(found: object, target: Target) -> dict[str, Migration[Any]]:
-    several: list[object] = [found]
+def unwrapped(found: object) -> list[object]:
+    """Each of what was found, with a `Migration` in place of a `SyncMigration`."""
+    several: Iterable[object] = [found]
     if isinstance(found, Mapping):
-        several = list(found.values())
+        several = found.values()
     elif isinstance(found, Iterable) and not isinstance(found, str | bytes):
-        several = list(found)
-    plain = [each.migration if isinstance(each, SyncMigration) else each for each in several]
+        several = found
+    return [each.migration if isinstance(each, SyncMigration) else each for each in several]
+
+
+def _listed(found: object, target: Target) -> dict[str, Migration[Any]]:
+    plain = unwrapped(found)
     wrong = [each for each in plain if not isinstance(each, Migration)]
     if wrong or not plain:
         what = f"a {type(wrong[0]).__name__}" if wrong else "nothing"

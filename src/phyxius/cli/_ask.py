@@ -8,7 +8,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from phyxius.cli._exits import CommandError, Exit, Terminated
+from phyxius.cli._exits import CommandError, Exit, of_interrupt
 from phyxius.cli._screen import clean
 
 
@@ -24,8 +24,7 @@ def ask(question: str, option: str) -> None:
         typed = _typed(f"{clean(question)} [y/N]: ")
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\n")
-        ended = Exit.TERMINATED if isinstance(interrupt, Terminated) else Exit.INTERRUPTED
-        raise CommandError("nothing was done", ended) from None
+        raise CommandError("nothing was done", of_interrupt(interrupt)[1]) from None
     if not typed:  # Ctrl-D
         sys.stderr.write("\n")
         raise CommandError("nothing was done", Exit.INTERRUPTED)

@@ -18,7 +18,7 @@ from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import ago, brief, of_whole, represented, roughly, told, when
 from phyxius.fp import Ok
 from phyxius.journal import to_json_value
-from phyxius.migration import Coverage, EvidenceFailure, Readiness, SourceAnswer, Verdict, demand_of
+from phyxius.migration import Coverage, EvidenceFailure, Readiness, Verdict, demand_of
 
 _MOST_GAPS = 5
 _TOLD_OTHERWISE = ("gaps", "missing", "max_gap")  # by the coverage
@@ -135,13 +135,17 @@ def _word(text: str) -> str:
     return shlex.quote(clean(text))
 
 
-def report_of(subject: Subject, to: str, answer: SourceAnswer) -> Report:
-    """The report of an answer."""
-    demand = demand_of(subject.sources(to)[answer.source])
+def report_of(subject: Subject, to: str, source: str, verdict: Verdict, coverage: Coverage | None) -> Report:
+    """The report of what a source answered about the way into a phase."""
     command = None
-    if isinstance(answer.verdict, EvidenceFailure) and (to, answer.source) in attestations_of(subject.migration):
-        command = f"phyxius sign {_word(subject.name)} --to {_word(to)} --source {_word(answer.source)}"
-    return Report(answer.source, demand, answer.verdict, answer.coverage, subject.now(), command)
+    if isinstance(verdict, EvidenceFailure) and (to, source) in attestations_of(subject.migration):
+        command = f"phyxius sign {_word(subject.name)} --to {_word(to)} --source {_word(source)}"
+    return Report(source, demand_of(subject.sources(to)[source]), verdict, coverage, subject.now(), command)
+
+
+def step(subject: Subject, phase: str, to: str) -> Line:
+    """The step that it is all about."""
+    return Line(Text.assemble((clean(subject.name), "bold"), f"  {clean(phase)} → {clean(to)}"))
 
 
 def check(session: Session, *, name: str, watch: bool, every: timedelta) -> Exit:
@@ -162,7 +166,7 @@ def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
             readiness = subject.plain.readiness()
             if draw is not None:
                 asked = Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim")
-                draw([*_lines(subject, readiness), asked])
+                draw([*_lines(subject, readiness, _reports(subject, readiness)), asked])
             # In a pipe only what has changed is worth a page.
             elif before != (before := (readiness.phase, _kinds(readiness))) or screen.as_json:
                 _tell(session, subject, readiness)
@@ -179,14 +183,14 @@ def _reports(subject: Subject, readiness: Readiness[Any]) -> list[Report]:
     if readiness.next_phase is None:
         return []
     to = str.__str__(readiness.next_phase)
-    answers = [
-        SourceAnswer(name, verdict, timedelta(0), readiness.coverage.get(name))
+    return [
+        report_of(subject, to, name, verdict, readiness.coverage.get(name))
         for name, verdict in readiness.verdicts.items()
     ]
-    return [report_of(subject, to, answer) for answer in answers]
 
 
 def _tell(session: Session, subject: Subject, readiness: Readiness[Any]) -> None:
+    reports = _reports(subject, readiness)
     session.screen.json(
         {
             "migration": subject.name,
@@ -194,29 +198,29 @@ def _tell(session: Session, subject: Subject, readiness: Readiness[Any]) -> None
             "next_phase": readiness.next_phase,
             "ready": readiness.ready,
             "ready_at": readiness.ready_at,
-            "sources": {report.source: report.told() for report in _reports(subject, readiness)},
+            "sources": {report.source: report.told() for report in reports},
         }
     )
-    session.screen.show(_lines(subject, readiness))
+    session.screen.show(_lines(subject, readiness, reports))
 
 
-def _lines(subject: Subject, readiness: Readiness[Any]) -> Iterator[Line]:
+def _lines(subject: Subject, readiness: Readiness[Any], reports: list[Report]) -> Iterator[Line]:
     phase = str.__str__(readiness.phase)
     if readiness.next_phase is None:
         yield Line.of(f"{subject.name} is at {phase}, its last phase; nothing is left to do")
         return
     to = str.__str__(readiness.next_phase)
-    title = Text.assemble((clean(subject.name), "bold"), f"  {clean(phase)} → {clean(to)}")
-    yield Line(title)
-    for report in _reports(subject, readiness):
+    yield step(subject, phase, to)
+    for report in reports:
         yield from report.lines()
     yield Line(_summary(subject, readiness, to))
 
 
 def _summary(subject: Subject, readiness: Readiness[Any], to: str) -> Text:
-    if readiness.ready:
+    ended = _exit(readiness)
+    if ended is Exit.DONE:
         return Text.assemble(("READY", "bold green"), f"  phyxius advance {_word(subject.name)} --to {_word(to)}")
-    if any(isinstance(verdict, Exception) for verdict in readiness.verdicts.values()):
+    if ended is Exit.ERRORED:
         told = "a source could not be judged: mend the check or what it asks"
         return Text.assemble(("NOT JUDGED", "bold red"), f"  {told}")
     told = f"{clean(to)} is not proven safe"

@@ -12,13 +12,13 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any
 
-from phyxius.blocking import SyncMigration, opened
+from phyxius.blocking import opened
 from phyxius.cli._advance import advance
-from phyxius.cli._app import find_target, load, make, opened_app
+from phyxius.cli._app import find_target, load, make, opened_app, unwrapped
 from phyxius.cli._check import check
 from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
-from phyxius.cli._exits import CommandError, Exit, Terminated
+from phyxius.cli._exits import CommandError, Exit, Terminated, of_interrupt
 from phyxius.cli._history import history
 from phyxius.cli._screen import Screen, clean
 from phyxius.cli._session import Session
@@ -101,9 +101,9 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
 
 
 def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:
-    terminated = isinstance(interrupt, Terminated)
-    screen.error("terminated; nothing is torn" if terminated else "interrupted; nothing is torn")
-    return Exit.TERMINATED if terminated else Exit.INTERRUPTED
+    word, ended = of_interrupt(interrupt)
+    screen.error(f"{word}; nothing is torn")
+    return ended
 
 
 def _exit_of(error: Exception) -> Exit:
@@ -158,12 +158,10 @@ def complete(kind: str, app: str | None, name: str | None) -> list[str]:
     try:
         with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = load(find_target(app, Path.cwd()))
+            found = unwrapped(load(find_target(app, Path.cwd())))
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - what an application may raise
         return []
-    several = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else [found]
-    migrations = [each.migration if isinstance(each, SyncMigration) else each for each in several]
-    named = {each.name: each for each in migrations if isinstance(each, Migration)}
+    named = {each.name: each for each in found if isinstance(each, Migration)}
     offered: list[str] = []
     if kind == "names":
         offered = list(named)

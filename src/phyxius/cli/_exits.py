@@ -41,3 +41,10 @@ class CommandError(Exception):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: as an interrupt, so that what runs ends in order."""
+
+
+def of_interrupt(interrupt: KeyboardInterrupt) -> tuple[str, Exit]:
+    """What an interrupt is called, and how a command ends that it breaks off."""
+    if isinstance(interrupt, Terminated):
+        return "terminated", Exit.TERMINATED
+    return "interrupted", Exit.INTERRUPTED

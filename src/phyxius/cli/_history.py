@@ -65,7 +65,7 @@ def _steps(subject: Subject) -> Iterator[Entry]:
     for order in subject.orders():
         details = {"phases": order.phases, "who": order.who, "why": order.why}
         yield Entry(order.at.wall, "began" if order.who is None else "amended", details)
-    for step in subject.transitions() or ():
+    for step in subject.transitions():
         details = {"from": step.from_phase, "to": step.to_phase, "evidence": step.evidence, "attempt": step.attempt}
         yield Entry(step.at.wall, "advanced", details)
 

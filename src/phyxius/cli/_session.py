@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -82,19 +82,19 @@ class Subject:
         index = self.order.index(phase) + 1
         return self.order[index] if index < len(self.order) else None
 
-    def transitions(self) -> Collection[Transition] | None:
-        """The steps that it took; None if its store keeps none."""
+    def transitions(self) -> Sequence[Transition]:
+        """The steps that it took; none if its store keeps none."""
         history = getattr(self.migration.phase_store, "history", None)
-        return None if history is None else run(history())
+        return () if history is None else list(run(history()))
 
-    def orders(self) -> Collection[Any]:
+    def orders(self) -> Sequence[Any]:
         """The orders of phases that it was given; none if its store keeps none."""
         orders = getattr(self.migration.phase_store, "orders", None)
-        return () if orders is None else run(orders())
+        return () if orders is None else list(run(orders()))
 
     def since(self) -> datetime | None:
         """Since when it is where it is, as far as the store knows."""
         if transitions := self.transitions():
-            return list(transitions)[-1].at.wall
-        orders = list(self.orders())
+            return transitions[-1].at.wall
+        orders = self.orders()
         return orders[0].at.wall if orders else None

@@ -18,7 +18,7 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
     """Have a store adopt the order of phases of the application."""
     subject, screen = session.named(name), session.screen
     store: Any = subject.migration.phase_store
-    orders = list(subject.orders())
+    orders = subject.orders()
     if not hasattr(store, "amend"):
         raise CommandError(
             f"the phase store of {name} keeps no order of phases, so there is nothing to amend", Exit.USAGE
