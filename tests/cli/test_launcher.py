@@ -192,14 +192,14 @@ def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it cannot even say what it takes."""
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match=r"pip install 'phyxius-migration\[cli\]'"):
-        runpy.run_module("phyxius_cli", run_name="__main__")
+        runpy.run_path(phyxius_cli.__file__, run_name="__main__")
 
 
 def test_it_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As `python -m phyxius_cli`."""
+    """As `python -m phyxius_cli`; by its path, since pytest has a finder of its own for installed modules."""
     monkeypatch.setattr(sys, "argv", ["somewhere/phyxius_cli.py", "--version"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("phyxius_cli", run_name="__main__")
+        runpy.run_path(phyxius_cli.__file__, run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("phyxius, version ")
 
