@@ -35,6 +35,7 @@ from phyxius.migration import (
     schema_applied,
 )
 from phyxius.migration._decision import Finding, Step
+from phyxius.migration._inquiry import Inquiry
 from phyxius.migration._judge import Passed
 from tests.migration.support import (
     LIMIT,
@@ -129,8 +130,8 @@ async def test_results_must_match_the_sources(findings: dict[str, Finding]) -> N
 
     @attrs.frozen
     class Wrong:
-        async def ask(self, step: Step[Any], attempt: str, on_answer: object) -> dict[str, Finding]:
-            return findings
+        async def ask(self, step: Step[Any], attempt: str, on_answer: object) -> Inquiry:
+            return Inquiry(findings, lab.clock.now(), LIMIT)
 
     lab = build({"a": checked()})
     lab.migration._runtime = attrs.evolve(lab.migration._runtime, inquirer=Wrong())

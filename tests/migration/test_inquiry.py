@@ -787,3 +787,52 @@ async def test_one_that_watches_and_raises_changes_nothing(caplog: pytest.LogCap
     refused = await lab.migration.advance(on_answer=on_answer)
     assert isinstance(refused, Err)
     assert lab.store.operations == ["current"]
+
+
+# -- between the answers and the commit
+
+
+@pytest.mark.parametrize("stood", [LIMIT - SECOND, LIMIT, DAY])
+@pytest.mark.parametrize("how", ["advance_by", "jump_wall_time"])
+async def test_an_event_loop_that_stood_still(stood: timedelta, how: str) -> None:
+    """What was seen before that is no evidence once it is older than any can be; on a suspended machine too."""
+    lab = build({"schema": checked()})
+
+    def stand_still(_: SourceAnswer) -> None:
+        moment = lab.clock.now().wall + stood
+        lab.clock.advance_by(stood) if how == "advance_by" else lab.clock.jump_wall_time(moment)
+
+    result = await lab.migration.advance(on_answer=stand_still)
+    if stood < LIMIT:
+        assert isinstance(result, Ok)
+        return
+    assert isinstance(result, Err)
+    assert isinstance(result.error, EvidenceErrored)
+    assert type(result.error.errors["schema"]) is TimeoutError
+    told = "1 day" if stood == DAY else "30 seconds"
+    assert f"stood still: the step could only be taken {told} after" in result.error.message
+    assert lab.store.operations == ["current"]
+    assert lab.refusal["errors"]["schema"]["type"] == "TimeoutError"
+
+
+@pytest.mark.parametrize("more", [timedelta(0), SECOND])
+async def test_it_stood_still_after_the_second_judgement(more: timedelta) -> None:
+    """What is judged twice takes as long as twice at most."""
+    last = 2 * LIMIT - SECOND * 3 + more
+    told: list[str] = []
+
+    async def later() -> Any:
+        await lab.clock.sleep(2 * SECOND)
+        return ok()
+
+    lab = build({"window": quiet(), "schema": schema_applied(later)})
+
+    def stand_still(answer: SourceAnswer) -> None:
+        told.append(answer.source)
+        if told.count("window") == 2:
+            lab.clock.advance_by(last)
+
+    task = asyncio.ensure_future(lab.migration.advance(on_answer=stand_still))
+    await lab.clock.elapse(2 * SECOND)
+    assert isinstance(await task, Ok if last + 2 * SECOND < 2 * LIMIT else Err)
+    assert told.count("window") == 2

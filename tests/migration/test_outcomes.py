@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never, get_args
 
 import attrs
@@ -103,6 +103,13 @@ def test_every_refusal_is_covered() -> None:
     """The table above has each member of the union."""
     members = {getattr(member, "__origin__", member) for member in get_args(AdvanceError)}
     assert members == {type(refusal) for refusal, _, _ in REFUSALS}
+
+
+def test_when_a_refusal_can_pass() -> None:
+    """When the last of its blockers can; unknown where one of them does not know."""
+    later = EvidenceFailure("later", retry_at=WHEN + timedelta(days=1))
+    assert EvidenceFailed("flip", {"a": later, "b": FAILURE}).ready_at == later.retry_at
+    assert EvidenceFailed("flip", {"a": later, "b": EvidenceFailure("never")}).ready_at is None
 
 
 def test_advanced_pattern() -> None:

@@ -17,7 +17,7 @@ from phyxius.cli._check import Report, report_of, step
 from phyxius.cli._exits import Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, briefly, when
+from phyxius.cli._words import ago, briefly, quoted_command, when
 from phyxius.fp import Ok, Result
 from phyxius.migration import (
     Advanced,
@@ -131,7 +131,7 @@ def _tell(
         told = _told(subject, to, outcome.type, exit_, message=outcome.message, committed=committed)
     try:
         session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
-        session.screen.show(_lines(subject, to, result, exit_, reports))
+        session.screen.show(_lines(subject, to, result, exit_))
     except OSError as error:  # a disk that is full, say; the exit code still tells what came of it
         session.screen.error(f"{told['outcome']}, which could not be printed: {error}")
     if outcome.audit_error is not None:
@@ -183,19 +183,15 @@ def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceErro
             return Exit.BROKEN
 
 
-def _lines(
-    subject: Subject,
-    to: str,
-    result: Result[Advanced[Any], AdvanceError[Any]],
-    exit_: Exit,
-    reports: Mapping[str, Report],
-) -> list[Line]:
+def _lines(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]], exit_: Exit) -> list[Line]:
     if isinstance(result, Ok):
         told = f"{subject.name} is at {to} since {when(result.value.at.wall)}"
         return [Line.of(told, lead="ADVANCED  ", lead_style="bold green")]
     match result.error:
-        case EvidenceFailed():
-            reason = _why_refused(subject, to, reports)
+        case EvidenceFailed(ready_at=ready_at):
+            reason = f"{to} is not proven safe, and nothing moved; `{quoted_command('check', subject.name)}` shows more"
+            if ready_at is not None:
+                reason += f". Not before {when(ready_at)}, {ago(ready_at, subject.now())}"
         case EvidenceErrored():
             reason = f"{to} could not be judged, and nothing moved: mend the check or what it asks"
         case refusal:
@@ -213,27 +209,18 @@ def _lines(
     return [Line.of(reason, lead=f"{word}  ", lead_style=style)]
 
 
-def _why_refused(subject: Subject, to: str, reports: Mapping[str, Report]) -> str:
-    blocked = [report for report in reports.values() if report.kind == "refused"]
-    times = [report.retry_at for report in blocked]
-    known = [moment for moment in times if moment is not None]
-    told = f"{to} is not proven safe, and nothing moved; `phyxius check {subject.name}` shows more"
-    if known and len(known) == len(times):
-        told += f". Not before {when(max(known))}, {ago(max(known), subject.now())}"
-    return told
-
-
 def _interrupted(session: Session, subject: Subject, before: str, interrupt: KeyboardInterrupt) -> Exit:
     """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
     word, ended = of_interrupt(interrupt)
+    look = quoted_command("status", subject.name)
     if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
-        told = f"{word} again: whether {subject.name} moves is unknown; look with phyxius status {subject.name}"
+        told = f"{word} again: whether {subject.name} moves is unknown; look with {look}"
         session.screen.error(told)
         return Exit.UNKNOWN
     try:
         phase = subject.phase()
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
-        session.screen.error(f"{word}; look where {subject.name} is: phyxius status {subject.name}")
+        session.screen.error(f"{word}; look where {subject.name} is: {look}")
     else:
         moved = "nothing moved" if phase == before else "it moved before that"
         session.screen.error(f"{word}: {moved}, {subject.name} is at {phase}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from phyxius.adapters import attestations_of
 from phyxius.cli._exits import Exit
 from phyxius.cli._screen import Line, bar, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, brief, of_whole, represented, roughly, told, when
+from phyxius.cli._words import ago, brief, of_whole, quoted_command, represented, roughly, told, when
 from phyxius.fp import Ok
 from phyxius.journal import to_json_value
 from phyxius.migration import Coverage, EvidenceFailure, Readiness, Verdict, demand_of
@@ -130,16 +129,11 @@ def _coverage_told(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def _word(text: str) -> str:
-    """A text as one word of a command line."""
-    return shlex.quote(clean(text))
-
-
 def report_of(subject: Subject, to: str, source: str, verdict: Verdict, coverage: Coverage | None) -> Report:
     """The report of what a source answered about the way into a phase."""
     command = None
     if isinstance(verdict, EvidenceFailure) and (to, source) in attestations_of(subject.migration):
-        command = f"phyxius sign {_word(subject.name)} --to {_word(to)} --source {_word(source)}"
+        command = quoted_command("sign", subject.name, "--to", to, "--source", source)
     return Report(source, demand_of(subject.sources(to)[source]), verdict, coverage, subject.now(), command)
 
 
@@ -219,7 +213,8 @@ def _lines(subject: Subject, readiness: Readiness[Any], reports: list[Report]) -
 def _summary(subject: Subject, readiness: Readiness[Any], to: str) -> Text:
     ended = _exit(readiness)
     if ended is Exit.DONE:
-        return Text.assemble(("READY", "bold green"), f"  phyxius advance {_word(subject.name)} --to {_word(to)}")
+        following = quoted_command("advance", subject.name, "--to", to)
+        return Text.assemble(("READY", "bold green"), f"  {clean(following)}")
     if ended is Exit.ERRORED:
         told = "a source could not be judged: mend the check or what it asks"
         return Text.assemble(("NOT JUDGED", "bold red"), f"  {told}")

@@ -14,7 +14,7 @@ from phyxius.cli._app import as_named
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import when
+from phyxius.cli._words import quoted_command, when
 from phyxius.migration import AttestationEvidence, demand_of
 
 
@@ -55,7 +55,7 @@ def revoke(
     spec = subject.migration.spec
     count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=as_named(by), note=note))
     if not count:
-        told = f"{whose} has no signature for {source} of {to} that stands; see `phyxius signatures {name}`"
+        told = f"{whose} has no signature for {source} of {to} that stands; see `{quoted_command('signatures', name)}`"
         raise CommandError(told, Exit.USAGE)
     screen.json({"migration": name, "to_phase": to, "source": source, "signer": whose, "revoked": count})
     screen.say(f"{count} of {whose} for {source} of {to}", lead="REVOKED  ", lead_style="bold green")

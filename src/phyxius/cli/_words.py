@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -85,6 +86,11 @@ def told(error: BaseException) -> str:
     if text and type(error).__module__.partition(".")[0] == "phyxius":
         return text
     return f"{described.type}: {text}" if text else described.type
+
+
+def quoted_command(*words: str) -> str:
+    """A command of ours, to be pasted into a shell."""
+    return shlex.join(("phyxius", *words))
 
 
 def represented(value: object) -> str:

@@ -24,7 +24,7 @@ from phyxius.migration._audit import (
 from phyxius.migration._decision import Finding, Step, next_step, refusal_for
 from phyxius.migration._errors import SpecChangedError, WrongShapeError
 from phyxius.migration._failure import EvidenceWithdrawnError
-from phyxius.migration._inquiry import Inquirer
+from phyxius.migration._inquiry import Inquirer, Inquiry
 from phyxius.migration._outcomes import (
     Advanced,
     AdvanceError,
@@ -89,6 +89,7 @@ class AdvanceCall(Generic[P]):
         self._began = runtime.clock.now()
         self._from: str | None = None
         self._attempted = self._to
+        self._inquiry = Inquiry({}, self._began, timedelta(0))
         self._findings: Mapping[str, Finding] = {}
         self._committing = False
 
@@ -117,7 +118,8 @@ class AdvanceCall(Generic[P]):
         if not isinstance(step, Step):
             return step
         self._attempted = plain(step.to_phase)
-        self._findings = await runtime.inquirer.ask(step, self._attempt, self._on_answer)
+        self._inquiry = await runtime.inquirer.ask(step, self._attempt, self._on_answer)
+        self._findings = self._inquiry.findings
         return refusal_for(step, self._findings) or step
 
     async def _commit(self, step: Step[P]) -> Answer[P]:
@@ -130,6 +132,9 @@ class AdvanceCall(Generic[P]):
 
     async def _transition(self, step: Step[P]) -> Answer[P]:
         self._committing = True
+        self._findings = self._inquiry.standing(self._runtime.clock.now())
+        if (overtaken := refusal_for(step, self._findings)) is not None:
+            return self._refuse(overtaken)
         snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._findings))
         phases = plain(step.from_phase), plain(step.to_phase)
         outcome: Advanced[P] | AdvanceError[P]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Generic, TypeAlias
 
 import attrs
@@ -12,7 +11,7 @@ from typing_extensions import TypeVar
 from phyxius.fp import Ok
 from phyxius.migration._errors import WrongShapeError
 from phyxius.migration._evidence import AnySource
-from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._failure import EvidenceFailure, ready_at
 from phyxius.migration._judge import Passed
 from phyxius.migration._outcomes import (
     AlreadyAtFinal,
@@ -81,16 +80,10 @@ def readiness_of(step: Step[P], findings: Mapping[str, Finding]) -> Readiness[P]
     """The findings as people want to see them."""
     verdicts = {name: verdict_of(finding) for name, finding in findings.items()}
     blockers = [finding for finding in findings.values() if not isinstance(finding, Passed)]
-    times = [blocker.retry_at if isinstance(blocker, EvidenceFailure) else None for blocker in blockers]
     ready = refusal_for(step, findings) is None
-    return Readiness(step.from_phase, step.to_phase, verdicts, ready, _latest(times))
+    return Readiness(step.from_phase, step.to_phase, verdicts, ready, ready_at(blockers))
 
 
 def verdict_of(finding: Finding) -> Verdict:
     """The finding as it is told to people."""
     return Ok(finding.payload) if isinstance(finding, Passed) else finding
-
-
-def _latest(times: list[datetime | None]) -> datetime | None:
-    known = [time for time in times if time is not None]
-    return max(known) if known and len(known) == len(times) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
@@ -47,6 +47,13 @@ class EvidenceFailure:
             raise TypeError(f"retry_at must be a datetime, not {type(self.retry_at).__name__}")
         if self.retry_at.utcoffset() is None:
             raise ValueError(f"retry_at {self.retry_at!r} has no time zone; write datetime(..., tzinfo=UTC)")
+
+
+def ready_at(blockers: Iterable[object]) -> datetime | None:
+    """The earliest time at which all that blocks can pass, where every blocker knows its own."""
+    times = [blocker.retry_at if isinstance(blocker, EvidenceFailure) else None for blocker in blockers]
+    known = [time for time in times if time is not None]
+    return max(known) if known and len(known) == len(times) else None
 
 
 Evidence: TypeAlias = Ok[T] | Err[EvidenceFailure | str]

@@ -22,7 +22,7 @@ from phyxius.migration._judge import Passed, check_window, judge_answer, judge_w
 from phyxius.migration._outcomes import OnAnswer, SourceAnswer, describe
 from phyxius.migration._stores import JournalStore, check_journal
 from phyxius.migration._window import Coverage
-from phyxius.migration._wording import plain
+from phyxius.migration._wording import plain, span
 
 _logger = logging.getLogger("phyxius.migration")
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -30,6 +30,34 @@ RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 # An answer of a journal window that waited longer than this for the others is asked for again.
 _FRESH_NS = 1_000_000_000
+
+
+@attrs.frozen
+class Inquiry:
+    """What the sources answered, and how long that can be true.
+
+    Attributes:
+        findings: One for each source, in the order of their declaration.
+        asked_at: When the first was asked.
+        limit: Within how long all of them answer, or are too late.
+    """
+
+    findings: Mapping[str, Finding]
+    asked_at: Instant
+    limit: timedelta
+
+    def standing(self, now: Instant) -> Mapping[str, Finding]:
+        """The findings that count now: none, once more time has gone by than it took to come to all of them.
+
+        Then the event loop stood still, or the whole machine, and the world went on. A machine that is suspended may
+        stop its monotonic clock, so the wall clock is believed too.
+        """
+        age_ns = max(now.ns_since(self.asked_at), now.wall_ns - self.asked_at.wall_ns)
+        age = timedelta(microseconds=age_ns // 1_000)
+        if age < self.limit:
+            return self.findings
+        late = f"the event loop stood still: the step could only be taken {span(age)} after the question"
+        return {name: TimeoutError(f"{late}, and {span(self.limit)} is the most") for name in self.findings}
 
 
 @attrs.frozen
@@ -43,11 +71,9 @@ class Inquirer:
     run_sync: RunSync
     evidence_timeout: timedelta
 
-    async def ask(self, step: Step[Any], attempt: str, on_answer: OnAnswer | None = None) -> dict[str, Finding]:
-        """Ask every source of a step; one finding for each, in the order of their declaration.
-
-        One that is judged once more is told of once more.
-        """
+    async def ask(self, step: Step[Any], attempt: str, on_answer: OnAnswer | None = None) -> Inquiry:
+        """Ask every source of a step. One that is judged once more is told of once more."""
+        asked_at, limit = self.clock.now(), self._limit(step.sources)
         findings, ended_at = await self._round(step, attempt, step.sources, on_answer)
         if all(type(finding) is Passed for finding in findings.values()):
             now = self.clock.now()
@@ -58,7 +84,11 @@ class Inquirer:
             }
             again, _ = await self._round(step, attempt, stale, on_answer)
             findings |= again
-        return findings
+            limit += self._limit(stale)
+        return Inquiry(findings, asked_at, limit)
+
+    def _limit(self, sources: Mapping[str, AnySource]) -> timedelta:
+        return max((source.timeout or self.evidence_timeout for source in sources.values()), default=timedelta(0))
 
     async def _round(
         self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource], on_answer: OnAnswer | None

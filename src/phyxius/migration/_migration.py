@@ -132,7 +132,8 @@ class Migration(Generic[P]):
             if on_answer is not None:
                 on_answer(answer)
 
-        found = readiness_of(step, await self._runtime.inquirer.ask(step, uuid.uuid4().hex, told))
+        inquiry = await self._runtime.inquirer.ask(step, uuid.uuid4().hex, told)
+        found = readiness_of(step, inquiry.findings)
         coverage = {name: answer.coverage for name, answer in answers.items() if answer.coverage is not None}
         return attrs.evolve(found, coverage=coverage)
 

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from phyxius.clock import Instant
 from phyxius.fp import Ok
 from phyxius.handler import HandlerError
-from phyxius.migration._failure import EvidenceFailure
+from phyxius.migration._failure import EvidenceFailure, ready_at
 from phyxius.migration._window import Coverage
 from phyxius.migration._wording import OTHER_ORDER, listed, plain
 
@@ -66,6 +66,11 @@ class EvidenceFailed(Generic[P_co]):
     def message(self) -> str:
         """One line for people."""
         return f'cannot enter "{plain(self.attempted_phase)}": {"; ".join(_failure_lines(self.failures))}'
+
+    @property
+    def ready_at(self) -> datetime | None:
+        """The earliest time at which all that blocks can pass, where every blocker knows its own."""
+        return ready_at(self.failures.values())
 
 
 @attrs.frozen
