@@ -15,10 +15,11 @@ from phyxius.blocking import run
 from phyxius.cli._advance import exit_of
 from phyxius.cli._exits import Exit
 from phyxius.cli._session import Subject
-from phyxius.clock import create_controlled_clock
+from phyxius.clock import create_controlled_clock, create_system_clock
 from phyxius.fp import ok
 from phyxius.journal import Journal
 from phyxius.migration import (
+    create_memory_phase_store,
     create_migration,
     define_migration,
     journal_window,
@@ -42,6 +43,17 @@ from tests.cli.support import (
     phyxius,
     raising,
 )
+
+
+def test_a_phase_in_memory(shop: Shop) -> None:
+    """What would be forgotten with this command is not called advanced."""
+    clock = create_system_clock()
+    store = create_memory_phase_store(initial="expand", clock=clock)
+    shop.has(create_migration(in_memory().spec, journal=Journal[Any](clock=clock), phase_store=store))
+    ended = advance("flip", "--yes")
+    assert ended.exit == 1
+    assert ended.err.startswith("phyxius: the phase of quotes is kept in the memory of a process, so this command")
+    assert run(store.current()) == "expand"
 
 
 def advance(to: str, *more: str) -> Ended:

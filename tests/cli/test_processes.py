@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,23 @@ spec = define_migration(name="quotes", phases={**phases, "contract": {}})
 app = create_migration(
     spec, journal=Journal(clock=clock), journal_store=stores.journal_store, phase_store=stores.phase_store(spec)
 )
+
+if "LOCKED" in os.environ:
+    commit = type(app.phase_store).try_advance
+
+    async def commit_under_a_lock(store, *args):
+        print("it commits", flush=True)
+        while not os.path.exists("locked"):
+            await asyncio.sleep(0)
+        watcher = asyncio.create_task(tell_of_cancellation())
+        return await commit(store, *args)
+
+    async def tell_of_cancellation():
+        while not any(task.cancelling() for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
+        print("it is cancelled", flush=True)
+
+    type(app.phase_store).try_advance = commit_under_a_lock
 
 def factory():
     print("it opens", flush=True)
@@ -202,3 +221,24 @@ def test_in_a_pipe_too(project: Path, which: signal.Signals, code: int) -> None:
     assert ended.out.splitlines()[-1].endswith(": nothing moved, quotes is at expand")
     assert "\x1b" not in ended.out
     assert call(project, "advance", "quotes", "--to", "flip").exit == 0
+
+
+def test_who_is_impatient_at_a_commit(project: Path) -> None:
+    """The first interrupt waits for a commit that has begun; who interrupts that as well learns what is not known."""
+    call(project, "status", "--create")
+    args = [*COMMAND, "advance", "quotes", "--to", "flip"]
+    with (
+        process(args, project, width=None, LOCKED="1") as running,
+        closing(sqlite3.connect(project / "stores.db", isolation_level=None)) as other,
+    ):
+        running.wait_for("it commits")
+        other.execute("BEGIN IMMEDIATE")
+        (project / "locked").touch()
+        running.send(signal.SIGINT)
+        running.wait_for("it is cancelled")
+        running.send(signal.SIGINT)
+        running.wait_for("whether quotes moves is unknown; look with phyxius status quotes")
+        other.execute("ROLLBACK")
+        ended = running.ended()
+    assert ended.exit == 6
+    assert call(project, "advance", "quotes", "--to", "flip").exit == 3, "what was begun has gone on"

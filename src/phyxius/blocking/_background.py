@@ -209,7 +209,9 @@ def run(work: Coroutine[Any, Any, T], /) -> T:
     """Run a coroutine on the event loop in the background, and wait for what it returns.
 
     It is for the async methods that have no plain twin here: `run(stores.attestations.sign(...))`. Any thread may call
-    it. An interrupt, such as Ctrl-C, cancels the coroutine, waits until that has ended, and goes on.
+    it. An interrupt, such as Ctrl-C, cancels the coroutine, waits until that has ended, and goes on. A second one
+    meanwhile goes on at once: what becomes of the coroutine is unknown then, and the interpreter waits for it for ten
+    seconds at most when it exits.
 
     Raises:
         TypeError: That is no coroutine.

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from phyxius.cli._ask import ask
 from phyxius.cli._check import Report, report_of, step
-from phyxius.cli._exits import Exit, of_interrupt
+from phyxius.cli._exits import CommandError, Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import ago, briefly, quoted_command, when
+from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result
 from phyxius.migration import (
     Advanced,
@@ -39,6 +40,7 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
     """Take a migration into its next phase, if every source says yes."""
     subject = session.named(name)
     to, screen = subject.declared(to), session.screen
+    _check_it_lasts(subject)
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return _already_there(session, subject, before, to, quiet=quiet)
@@ -74,6 +76,17 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
     except KeyboardInterrupt as interrupt:
         return _interrupted(session, subject, before, interrupt)
     return exit_
+
+
+def _check_it_lasts(subject: Subject) -> None:
+    migration = subject.migration
+    in_memory = getattr(migration.phase_store, "scope", "fleet") == "process"
+    if in_memory and isinstance(migration.journal.clock, SystemClock):
+        raise CommandError(
+            f"the phase of {subject.name} is kept in the memory of a process, so this command would move a phase that "
+            "nobody else sees, and forget it: give create_migration() a phase_store= that lasts, or call advance() "
+            "where the application runs"
+        )
 
 
 @contextmanager
