@@ -76,7 +76,10 @@ async def refusal(stores: SqlStores, spec: MigrationSpec[Any], source: str = "db
 async def test_a_signature_opens_the_gate(place: Place, stores: SqlStores) -> None:
     """Without it the step is refused, and says how to sign; with it the migration moves, and keeps who signed."""
     spec = await signable(stores)
-    assert await refusal(stores, spec) == "1 signature is wanted, and it has none; sign with attestations.sign(...)"
+    assert (
+        await refusal(stores, spec)
+        == "1 signature is wanted, and it has none; sign with `phyxius sign` or attestations.sign(...)"
+    )
     signed = await stores.attestations.sign(spec, to="flip", source="dba", signer="ada", note="looked at it")
     answer = await advance(stores, spec)
     at = signed.signed_at.wall.isoformat()
@@ -200,7 +203,7 @@ async def test_a_signature_is_for_the_step_from_one_phase(stores: SqlStores) -> 
     assert isinstance(await advance(stores, longer), Ok)
     assert await refusal(stores, longer) == (
         "1 signature is wanted, and it has none; that of ada does not count: signed for an earlier order of the phases;"
-        " sign with attestations.sign(...)"
+        " sign with `phyxius sign` or attestations.sign(...)"
     )
 
 

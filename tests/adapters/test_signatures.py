@@ -159,7 +159,7 @@ def test_one_person_counts_once_however_she_is_spelt(other: str) -> None:
         (
             Terms(),
             [],
-            "1 signature is wanted, and it has none; sign with attestations.sign(...)",
+            "1 signature is wanted, and it has none; sign with `phyxius sign` or attestations.sign(...)",
             {"quorum": 1, "signed": [], "discounted": {}},
         ),
         (
@@ -167,7 +167,7 @@ def test_one_person_counts_once_however_she_is_spelt(other: str) -> None:
             [signature("bob"), signature("ada"), signature("eve")],
             (
                 "3 signatures are wanted, and it has those of ada, bob; that of eve does not count: "
-                "not among those who may sign; cy may sign; sign with attestations.sign(...)"
+                "not among those who may sign; cy may sign; sign with `phyxius sign` or attestations.sign(...)"
             ),
             {"quorum": 3, "signed": ["ada", "bob"], "discounted": {"eve": "not among those who may sign"}},
         ),
@@ -182,7 +182,7 @@ def test_one_person_counts_once_however_she_is_spelt(other: str) -> None:
             [signature("ada", revision=0), signature("ada", revoked_at=9 * DAY)],
             (
                 "1 signature is wanted, and it has none; that of ada does not count: revoked; "
-                "sign with attestations.sign(...)"
+                "sign with `phyxius sign` or attestations.sign(...)"
             ),
             {"quorum": 1, "signed": [], "discounted": {"ada": "revoked"}},
         ),

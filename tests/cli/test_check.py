@@ -42,7 +42,6 @@ REFUSED = """\
 quotes  expand → dual_write
  ✗ schema_ready  The schema has revision 0042
    why       the schema is at 0041; apply 0042
-   observed  at 0041
    passes    not before 2026-01-15 12:00:00 UTC, in 14 days
 NOT READY  dual_write is not proven safe; not before 2026-01-15 12:00:00 UTC, in 14 days
 """
@@ -167,8 +166,7 @@ def test_a_window(quotes_in: Quotes) -> None:
 SIGN = """\
 quotes  dual_write → flip
  ✗ parity_signed  signed by 1 person
-   why       1 signature is wanted, and it has none; sign with attestations.sign(...)
-   observed  quorum 1
+   why       1 signature is wanted, and it has none; sign with `phyxius sign` or attestations.sign(...)
    to do     phyxius sign quotes --to flip --source parity_signed
 NOT READY  flip is not proven safe
 """

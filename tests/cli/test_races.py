@@ -60,7 +60,7 @@ def test_another_caller_is_first(quotes_in: Quotes) -> None:
     lost = advance("dual_write")
     assert lost.exit == 5
     said = 'another caller was first: the phase is "dual_write", no longer "expand"; '
-    assert lost.out.endswith(f"LOST THE RACE  {said}read current_phase() and decide whether to advance again\n")
+    assert lost.out.endswith(f"LOST THE RACE  {said}decide anew whether to advance\n")
     assert quotes_in.place.rows("SELECT count(*) FROM transitions") == [(1,)]
 
 
@@ -127,7 +127,7 @@ def test_an_outcome_that_is_unknown(shop: Shop) -> None:
     assert ended.exit == 6
     assert ended.out.endswith(
         "UNKNOWN  the phase store failed in try_advance (OSError: the line is dead); whether the migration moved is "
-        "unknown; read current_phase() before anything else\n"
+        "unknown; look where it is before anything else\n"
     )
     migration, store = over(resolvable=False)
     shop.has(migration)

@@ -33,7 +33,7 @@ REFUSALS: list[tuple[Any, str, tuple[str, ...]]] = [
         "EVIDENCE_ERRORED",
         ('"flip"', "schema", "OSError: no route", "quiet: saw 3 events", "mend the check"),
     ),
-    (CasLost("expand", "flip"), "CAS_LOST", ('"expand"', '"flip"', "read current_phase()")),
+    (CasLost("expand", "flip"), "CAS_LOST", ('"expand"', '"flip"', "decide anew")),
     (NotNext("contract", "expand", "flip"), "NOT_NEXT", ('"contract" is not the next', '"expand"', '"flip"')),
     (NotNext("expand", "expand", "flip"), "NOT_NEXT", ('at "expand" already', 'next phase is "flip"')),
     (
@@ -44,7 +44,7 @@ REFUSALS: list[tuple[Any, str, tuple[str, ...]]] = [
     (
         StoreErrored("try_advance", TimeoutError(), "unknown"),
         "STORE_ERRORED",
-        ("try_advance", "(TimeoutError)", "unknown", "read current_phase()"),
+        ("try_advance", "(TimeoutError)", "unknown", "look where it is"),
     ),
     (SpecChanged(("a", "b"), ("a", "c")), "SPEC_CHANGED", ('"a", "b"', '"a", "c"', "deploy the build", "adopt")),
 ]

@@ -141,7 +141,8 @@ class Terms:
         allowed = "" if self.signers is None else f"; {', '.join(sorted(self.signers - set(standing)))} may sign"
         discounted = "".join(f"; that of {signer} does not count: {why}" for signer, why in sorted(doubts.items()))
         return EvidenceFailure(
-            f"{self.quorum} {wanted} wanted, and it {has}{discounted}{allowed}; sign with attestations.sign(...)",
+            f"{self.quorum} {wanted} wanted, and it {has}{discounted}{allowed}; "
+            "sign with `phyxius sign` or attestations.sign(...)",
             {"quorum": self.quorum, "signed": standing, "discounted": dict(doubts)},
         )
 

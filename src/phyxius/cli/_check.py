@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -84,13 +85,22 @@ class Report:
             yield Line.of(self.reason, style=style, lead="why       ", indent=3)
         if self.coverage is not None:
             yield from _coverage_lines(self.coverage)
-        if self.observed not in (None, {}):
-            yield Line.of(brief(self.observed), lead="observed  ", indent=3)
+        if (observed := self._told_beside_reason()) not in (None, {}):
+            yield Line.of(brief(observed), lead="observed  ", indent=3)
         if self.retry_at is not None:
             told = f"not before {when(self.retry_at)}, {ago(self.retry_at, self.now)}"
             yield Line.of(told, lead="passes    ", indent=3)
         if self.command is not None:
             yield Line.of(self.command, lead="to do     ", indent=3)
+
+    def _told_beside_reason(self) -> object:
+        if self.reason is None or not isinstance(self.observed, Mapping):
+            return self.observed
+        return {
+            key: each
+            for key, each in self.observed.items()
+            if not re.search(rf"(?<!\w){re.escape(brief(each))}(?!\w)", self.reason)
+        }
 
     def told(self) -> dict[str, Any]:
         """The same for programs."""

@@ -113,7 +113,7 @@ class CasLost(Generic[P_co]):
         """One line for people."""
         return (
             f'another caller was first: the phase is "{plain(self.actual)}", no longer "{plain(self.expected)}"; '
-            "read current_phase() and decide whether to advance again"
+            "decide anew whether to advance"
         )
 
 
@@ -160,7 +160,7 @@ class StoreErrored:
         fate = (
             "the migration did not move; mend the store and retry"
             if self.committed == "no"
-            else "whether the migration moved is unknown; read current_phase() before anything else"
+            else "whether the migration moved is unknown; look where it is before anything else"
         )
         return f"the phase store failed in {self.operation} ({describe(self.error)}); {fate}"
 
