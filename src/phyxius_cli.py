@@ -76,7 +76,9 @@ def _common(function: F) -> F:
     """The options that every command has which works on an application."""
     for option in (
         click.option("--traceback", is_flag=True, help="Show where an error came from."),
-        click.option("--create", is_flag=True, help="Make the file of the stores, if it is not there."),
+        click.option(
+            "--create", is_flag=True, help="Make the file or the tables of the stores, if they are not there."
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         click.option(
             "--app",

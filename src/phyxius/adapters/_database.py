@@ -127,8 +127,8 @@ class Database(Protocol):
         """The clock of this process."""
         ...
 
-    async def open(self, *, create: bool = True) -> None:
-        """Open it; `create` is whether a file that is not there may be made."""
+    async def open(self, *, create: bool = ...) -> None:
+        """Open it; `create` is whether a file or tables that are not there may be made."""
 
     async def close(self) -> None:
         """Let what runs end, and close what was opened."""

@@ -25,7 +25,8 @@ async def opened_stores(*migrations: Migration[Any], name: str, create: bool = F
     Args:
         migrations: Made by `create_migration`, over the stores of `open_file_stores` or `open_stores`.
         name: How people know the tool: it is what a refusal names.
-        create: Whether to make a file that is not there. A wrong path would be a new migration, at its first phase.
+        create: Whether to make a file or tables that are not there. By a wrong path or URL that would be a new
+            migration, at its first phase.
 
     Raises:
         Exception: The error of the stores, if a database cannot be used as it is.

@@ -119,8 +119,8 @@ def _exit_of(error: Exception) -> Exit:
 
 
 def _hint(error: Exception) -> str:
-    if getattr(error, "problem", None) == "missing" and hasattr(error, "path"):
-        return "; if it is to be a new one, --create makes it"
+    if getattr(error, "problem", None) == "missing":
+        return "; --create makes what is to be new"
     known = type(error).__module__.partition(".")[0] == "phyxius"
     return "" if known else "; --traceback shows where"
 

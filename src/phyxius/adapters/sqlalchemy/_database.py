@@ -76,8 +76,8 @@ class ServerDatabase:
 
     # -- its life
 
-    async def open(self, *, create: bool = True) -> None:  # noqa: ARG002 - nothing is made here, ever
-        """Connect, and see whether the tables are there, and of our version.
+    async def open(self, *, create: bool = False) -> None:
+        """Connect, and see whether the tables are there, and of our version; `create` makes them where none are.
 
         Raises:
             ServerStoreError: They are not, or the database cannot be used.
@@ -92,7 +92,7 @@ class ServerDatabase:
         begun = False
         try:
             with self._of_this_loop():
-                self.name = await self._carried_on(self._prepare(lane))
+                self.name = await self._carried_on(self._prepare(lane, create=create))
             begun = True
         finally:
             if not begun:
@@ -183,12 +183,14 @@ class ServerDatabase:
 
     # -- its tables
 
-    async def _prepare(self, lane: Lane) -> str:
+    async def _prepare(self, lane: Lane, *, create: bool) -> str:
         """Look at the version, write down ours if the tables are as new, and say the name of the database."""
         version, name, stamp = await lane.transact("READ COMMITTED", self._look)
         if version < schema.VERSION:
             absent = await lane.transact("READ COMMITTED", self._missing)
-            if absent:
+            if absent and create and not version:
+                await lane.transact("READ COMMITTED", self._create)
+            elif absent:
                 problem: Literal["missing", "older"] = "older" if version else "missing"
                 raise ServerStoreError(self.place, problem, f"not there: {', '.join(absent[:5])}")
             version, name, stamp = await lane.transact("READ COMMITTED", self._begin)
