@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -92,6 +94,18 @@ def test_nothing_to_revoke(quotes_in: Quotes, as_json: tuple[str, ...]) -> None:
     assert (ended.exit, ended.err) == (2, f"phyxius: {told}\n")
     if as_json:
         assert ended.told == {"error": {"type": "CommandError", "message": told}}
+
+
+def test_nothing_to_revoke_of_a_name_that_a_shell_would_split(quotes_in: Quotes, shop: Shop) -> None:
+    """The command that it names can be run as it stands."""
+    flip = quotes_in.app.spec.phases["flip"].evidence
+    shop.has(quotes_in.migration("ada's quotes", expand={}, flip=flip))
+    quotes_in.make()
+    assert phyxius("status").exit == 0
+    ended = phyxius("revoke", "ada's quotes", "--to", "flip")
+    assert ended.exit == 2
+    (command,) = re.findall("`(.*)`", ended.err)
+    assert shlex.split(command) == ["phyxius", "signatures", "ada's quotes"]
 
 
 @pytest.mark.parametrize("command", ["sign", "revoke"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phyxius.cli._words import ago, brief, of_whole, roughly, told, when
+from phyxius.cli._words import ago, brief, of_whole, quoted_command, roughly, told, when
 from phyxius.migration import SpecError
 
 
@@ -116,6 +117,13 @@ def test_a_part_is_told_as_the_whole_only_if_it_is(part: timedelta, whole: timed
 def test_a_value(value: object, told: str) -> None:
     """In one short line, whatever it is made of."""
     assert brief(value) == told
+
+
+@given(st.lists(st.text()))
+def test_a_command(names: list[str]) -> None:
+    """A shell takes each word as it is."""
+    assert quoted_command("check", "quotes") == "phyxius check quotes"
+    assert shlex.split(quoted_command("check", *names)) == ["phyxius", "check", *names]
 
 
 def test_an_error() -> None:

@@ -79,6 +79,11 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def quoted_command(*words: str) -> str:
+    """A call of the command as a shell takes it, whatever the names in it: "phyxius check 'my quotes'"."""
+    return shlex.join(("phyxius", *words))
+
+
 def told(error: BaseException) -> str:
     """An error in one line; those of this library speak for themselves."""
     described = HandlerError.of(error, longest=None)
@@ -86,11 +91,6 @@ def told(error: BaseException) -> str:
     if text and type(error).__module__.partition(".")[0] == "phyxius":
         return text
     return f"{described.type}: {text}" if text else described.type
-
-
-def quoted_command(*words: str) -> str:
-    """A command of ours, to be pasted into a shell."""
-    return shlex.join(("phyxius", *words))
 
 
 def represented(value: object) -> str:
