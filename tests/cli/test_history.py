@@ -147,6 +147,24 @@ def test_for_programs(told: Quotes) -> None:
     }
 
 
+SIGNED = """\
+  2026-01-01 13:00:00 UTC  ADVANCED dual_write → flip
+      parity_signed: signed by ada (2026-01-01 12:00:00 UTC: looked at 20 rows)
+"""
+
+
+def test_a_step_that_was_signed_for(quotes_in: Quotes) -> None:
+    """It tells who signed, when, and what of; programs get all that the stores keep."""
+    quotes_in.at("dual_write")
+    assert phyxius("sign", "quotes", "--to", "flip", "--note", "looked at 20 rows").exit == 0
+    quotes_in.clock.advance_by(HOUR)
+    assert phyxius("advance", "quotes", "--to", "flip").exit == 0
+    assert phyxius("history", "quotes").out.endswith(SIGNED)
+    evidence = phyxius("history", "quotes", "--json").told["history"][-1]["evidence"]["parity_signed"]
+    assert evidence.keys() == {"signatures", "store"}
+    assert evidence["signatures"][0]["signer"] == "ada"
+
+
 CANCELLED = """\
 quotes
   2026-01-01 12:00:00 UTC  REFUSED a step (CANCELLED)

@@ -119,6 +119,39 @@ def test_a_value(value: object, told: str) -> None:
     assert brief(value) == told
 
 
+def signed(signer: str, note: str = "") -> dict[str, object]:
+    return {"id": 1, "signer": signer, "note": note, "signed_at": "2026-01-01T13:00:00+01:00", "until": None}
+
+
+AT = "2026-01-01 12:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    "value, told",
+    [
+        ([signed("ada")], f"signed by ada ({AT})"),
+        ([signed("ada", "20 rows"), signed("bob")], f"signed by ada ({AT}: 20 rows), bob ({AT})"),
+        (
+            [signed("ada", "x" * 200), signed("b", "y" * 200)],
+            f"signed by ada ({AT}: {'x' * 200}), b ({AT}: {'y' * 200})",
+        ),
+        ([], "signatures [], store s"),
+        ("ab", "signatures ab, store s"),
+        (7, "signatures 7, store s"),
+        ([{"signer": "ada"}], 'signatures [{"signer": "ada"}], store s'),
+        (
+            [{"signer": "ada", "signed_at": "soon", "note": ""}],
+            'signatures [{"signer": "ada", "signed_at": "soon", "note": ""}], store s',
+        ),
+    ],
+    ids=range(8),
+)
+def test_signatures(value: object, told: str) -> None:
+    """Who signed, when and with what note, all of them; what only looks like signatures is a value as any other."""
+    assert brief({"signatures": value, "store": "s"}) == told
+    assert brief({"signatures": value, "store": "s", "more": 1}).startswith("signatures ")
+
+
 @given(st.lists(st.text()))
 def test_a_command(names: list[str]) -> None:
     """A shell takes each word as it is."""

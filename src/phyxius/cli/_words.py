@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from phyxius.handler import HandlerError
 from phyxius.journal import to_json_value
@@ -66,13 +67,30 @@ def _singular(unit: str, value: float) -> str:
 
 
 def brief(value: object) -> str:
-    """A value in one short line, as JSON where it can be; a mapping without braces."""
+    """A value in one short line, as JSON where it can be; a mapping without braces, and signatures as words."""
     value = to_json_value(value, fallback=represented)
+    if (signed := _signed(value)) is not None:
+        return signed
     if isinstance(value, Mapping) and value:
         text = ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
     else:
         text = _plain(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _signed(value: Any) -> str | None:
+    """Who signed, if a value is what is kept of signatures. It is not cut short: each name counts."""
+    if not isinstance(value, Mapping) or value.keys() != {"signatures", "store"} or not value["signatures"]:
+        return None
+    try:
+        return f"signed by {', '.join(map(_signature, value['signatures']))}"
+    except (TypeError, KeyError, ValueError, OverflowError):  # another source's evidence
+        return None
+
+
+def _signature(kept: Any) -> str:
+    note = f": {kept['note']}" if kept["note"] else ""
+    return f"{kept['signer']} ({when(datetime.fromisoformat(kept['signed_at']))}{note})"
 
 
 def _plain(value: object) -> str:
