@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from phyxius.adapters.sqlite import open_file_stores
 from phyxius.blocking import opened, run
 from phyxius.clock import create_controlled_clock
-from phyxius.fp import ok
+from phyxius.fp import Err, ok
 from phyxius.journal import Journal
-from phyxius.migration import create_memory_phase_store, create_migration, define_migration
+from phyxius.migration import create_memory_phase_store, create_migration, define_migration, schema_applied
 from phyxius.testing import FaultyPhaseStore
 from tests.cli.support import (
     HOSTILE,
@@ -165,6 +166,51 @@ def test_a_step_that_was_signed_for(quotes_in: Quotes) -> None:
     assert evidence["signatures"][0]["signer"] == "ada"
 
 
+def test_more_for_programs_than_one_value_may_hold(quotes_in: Quotes) -> None:
+    """However long the story is, it is one JSON value in one line."""
+    quotes_in.make()
+    ids = list(range(2_000))
+    quotes_in.schema = failing("not copied", details={"ids": ids})
+    with quotes_in.made(), opened(quotes_in.stores.recorder(quotes_in.app.journal, name="a job", audit_only=True)):
+        for _ in range(60):
+            assert isinstance(run(quotes_in.app.advance()), Err)
+    story = phyxius("history", "quotes", "--json").told["history"]
+    assert [each["kind"] for each in story] == ["began", *["refused"] * 60]
+    assert all(each["failures"]["schema_ready"]["details"] == {"ids": ids} for each in story[1:])
+
+
+CUT = (
+    "note: older refusals are left out, since the stores read no more than 2 at once; "
+    "for all of a shorter time give --since\n"
+)
+
+
+def test_more_refusals_than_the_stores_read(shop: Shop) -> None:
+    """It says so, and what to do about it."""
+    clock = create_controlled_clock(START)
+    stores = open_file_stores(shop.directory / "stores.db", clock=clock, max_window_events=2)
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {"ready": schema_applied(failing("not yet"))}})
+    shop.has(
+        create_migration(
+            spec,
+            journal=Journal[Any](clock=clock),
+            journal_store=stores.journal_store,
+            phase_store=stores.phase_store(spec),
+        )
+    )
+    for count in range(1, 4):
+        clock.advance_by(HOUR)
+        assert phyxius("advance", "quotes", "--to", "flip", "--yes", "--create").exit == 75
+        ended = phyxius("history", "quotes")
+        assert ended.out.count("REFUSED") == 1
+        assert ended.err == (CUT if count == 3 else "")
+        told = phyxius("history", "quotes", "--json").told
+        assert (told["truncated"], len(told["history"])) == (count == 3, 1 + min(count, 2))
+    assert phyxius("history", "quotes", "--since", "30m").err == ""
+    ended = phyxius("history", "quotes", "--json")
+    assert ended.err == CUT
+
+
 CANCELLED = """\
 quotes
   2026-01-01 12:00:00 UTC  REFUSED a step (CANCELLED)
@@ -208,7 +254,7 @@ def test_stores_without_a_history(shop: Shop) -> None:
     shop.has(create_migration(spec, journal=Journal(clock=clock), phase_store=store, single_process=True))
     said = "nothing is known of it: its stores keep no history, or its phase was never read"
     assert phyxius("history", "quotes") == Ended(0, f"quotes\n  {said}\n")
-    assert phyxius("history", "quotes", "--json").told == {"migration": "quotes", "history": []}
+    assert phyxius("history", "quotes", "--json").told == {"migration": "quotes", "history": [], "truncated": False}
     assert phyxius("history", "orders").exit == 2
 
 

@@ -169,6 +169,14 @@ def test_json_keeps_its_shape() -> None:
     assert json.loads(printed(channel)) == {"a\\ud800": {"\\x00": ["\\ud800", ["\\x00"]]}, "b": "{1: 2}"}
 
 
+def test_json_has_lists_of_any_length() -> None:
+    """What bounds a value bounds each in them."""
+    screen, channel = on_channel(as_json=True)
+    long = [{"b": list(range(60_000))}, {"c": list(range(60_000))}]
+    screen.json({"a": long})
+    assert json.loads(printed(channel)) == {"a": long}
+
+
 def test_without_json_none_is_printed() -> None:
     """One or the other."""
     screen, channel = on_channel()

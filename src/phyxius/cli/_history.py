@@ -16,7 +16,7 @@ from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import brief, when
 from phyxius.handler import HandlerEvent
-from phyxius.migration import JournalQuery
+from phyxius.migration import JournalQuery, JournalWindow
 
 _EVER = timedelta(days=36_500)
 
@@ -50,14 +50,19 @@ class Entry:
 def history(session: Session, *, name: str, since: timedelta | None, every: bool) -> Exit:
     """Show how a migration got where it is."""
     subject, screen = session.named(name), session.screen
-    steps = sorted([*_steps(subject), *_refusals(subject, since)], key=lambda entry: entry.at)
-    screen.json({"migration": subject.name, "history": [entry.told() for entry in steps]})
+    window = _refused(subject, since)
+    steps = sorted([*_steps(subject), *map(_refusal, window.events)], key=lambda entry: entry.at)
+    told = [entry.told() for entry in steps]
+    screen.json({"migration": subject.name, "history": told, "truncated": window.truncated})
     screen.say(subject.name, style="bold")
     if not steps:
         screen.say("nothing is known of it: its stores keep no history, or its phase was never read", indent=2)
     groups = [list(group) for _, group in itertools.groupby(steps, key=lambda entry: entry.subject)]
     for group in [[entry] for entry in steps] if every else groups:
         screen.show(_lines(group))
+    if window.truncated:
+        cut = f"older refusals are left out, since the stores read no more than {len(window):,} at once"
+        screen.note(f"{cut}; for all of a shorter time give --since")
     return Exit.DONE
 
 
@@ -70,21 +75,23 @@ def _steps(subject: Subject) -> Iterator[Entry]:
         yield Entry(step.at.wall, "advanced", details)
 
 
-def _refusals(subject: Subject, since: timedelta | None) -> Iterator[Entry]:
+def _refused(subject: Subject, since: timedelta | None) -> JournalWindow:
     query = JournalQuery(f"migration.{subject.name}.advance", outcome="failure")
-    events: Sequence[HandlerEvent] = run(subject.migration.journal_store.query(query, since or _EVER)).events
-    for event in events:
-        refusal: Any = event.observed.get("refusal", {})
-        details = {
-            "from": event.observed.get("from"),
-            "to": event.observed.get("attempted"),
-            "type": refusal.get("type"),
-            "message": refusal.get("message"),
-            "failures": refusal.get("failures", {}),
-            "errors": refusal.get("errors", {}),
-            "attempt": event.invocation_id,
-        }
-        yield Entry(event.completed_at.wall, "refused", details)
+    return run(subject.migration.journal_store.query(query, since or _EVER))
+
+
+def _refusal(event: HandlerEvent) -> Entry:
+    refusal: Any = event.observed.get("refusal", {})
+    details = {
+        "from": event.observed.get("from"),
+        "to": event.observed.get("attempted"),
+        "type": refusal.get("type"),
+        "message": refusal.get("message"),
+        "failures": refusal.get("failures", {}),
+        "errors": refusal.get("errors", {}),
+        "attempt": event.invocation_id,
+    }
+    return Entry(event.completed_at.wall, "refused", details)
 
 
 def _lines(group: Sequence[Entry]) -> Iterator[Line]:

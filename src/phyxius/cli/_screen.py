@@ -140,11 +140,14 @@ class Screen:
         lines = "".join(tracebacks.format_exception(error)).split("\n")
         self.show([Line.of(line) for line in lines if line], err=True)
 
-    def json(self, value: object) -> None:
-        """Print a value for programs, in one line; nothing in it can move a cursor."""
+    def json(self, values: Mapping[str, object]) -> None:
+        """Print values for programs, in one line; nothing in it can move a cursor. Lists may be of any length."""
         if self.as_json:
-            told = json.dumps(to_json_value(_writable(value), fallback=represented), ensure_ascii=True)
-            self.out.print(Text(told), soft_wrap=True)
+            told = {
+                printable(key): [_json_value(each) for each in value] if isinstance(value, list) else _json_value(value)
+                for key, value in values.items()
+            }
+            self.out.print(Text(json.dumps(told, ensure_ascii=True)), soft_wrap=True)
 
     @property
     def is_read(self) -> bool:
@@ -225,6 +228,10 @@ class Screen:
         except (UnicodeEncodeError, LookupError):
             return False
         return True
+
+
+def _json_value(value: object) -> object:
+    return to_json_value(_writable(value), fallback=represented)
 
 
 def _writable(value: object) -> object:
