@@ -26,6 +26,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "phyxius.cli._app": "what an application raises when it is imported or made is told in one line",
     "phyxius.cli._command": "the boundary of the command: whatever keeps it from its work is told in one line",
     "phyxius.cli._demo._worker": "the shop of the demonstration goes on serving, and its clients are told",
+    "phyxius.cli._status": "a store may raise anything, which hides no other migration",
     "phyxius.cli._words": "a foreign __repr__",
     "phyxius.clock._portal": "what a thread raises is raised again where its answer is awaited",
     "phyxius.clock._threads": "what a thread raises is raised again where its answer is awaited",

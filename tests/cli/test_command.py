@@ -139,12 +139,12 @@ def test_an_error(shop: Shop, error: Exception, told: str) -> None:
     """One line, and where it came from if somebody wants to know; as JSON, too."""
     shop.has(raises(error))
     code = 2 if isinstance(error, SpecError) else 1
-    assert phyxius("status") == Ended(code, "", f"phyxius: {told}\n")
-    as_json = phyxius("status", "--json")
+    assert phyxius("diagram", "quotes") == Ended(code, "", f"phyxius: {told}\n")
+    as_json = phyxius("diagram", "quotes", "--json")
     assert (as_json.exit, as_json.err) == (code, f"phyxius: {told}\n")
     message = told.removesuffix("; --traceback shows where")
     assert as_json.told == {"error": {"type": type(error).__name__, "message": message}}
-    traced = phyxius("status", "--traceback")
+    traced = phyxius("diagram", "quotes", "--traceback")
     assert traced.err.startswith("Traceback (most recent call last):\n")
     assert "test_command.py" in traced.err
     assert traced.err.endswith(f"\nphyxius: {told}\n")
@@ -154,9 +154,9 @@ def test_hostile_errors(shop: Shop) -> None:
     """Also where they came from is shown tame."""
     shop.has(raises(RuntimeError(HOSTILE)))
     for more in ((), ("--traceback",)):
-        assert_tame(phyxius("status", *more))
+        assert_tame(phyxius("diagram", "quotes", *more))
         assert_tame(on_terminal("status", *more, width=300))
-    assert phyxius("status", "--json").told
+    assert phyxius("diagram", "quotes", "--json").told
 
 
 def test_errors_of_the_command() -> None:
@@ -286,7 +286,7 @@ def test_a_pipe_of_the_application_that_breaks(shop: Shop) -> None:
     """That is an error as any other, and no reader that has gone."""
     shop.has(raises(BrokenPipeError(32, "the tunnel is gone")))
     told = "BrokenPipeError: [Errno 32] the tunnel is gone; --traceback shows where"
-    assert phyxius("status") == Ended(1, "", f"phyxius: {told}\n")
+    assert phyxius("diagram", "quotes") == Ended(1, "", f"phyxius: {told}\n")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

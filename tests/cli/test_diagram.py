@@ -55,6 +55,22 @@ def test_the_first_phase_and_several_sources(shop: Shop) -> None:
     assert not [line for line in lines if line.endswith(" passed")]
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+def test_another_order_of_phases(quotes_in: Quotes, shop: Shop, older: bool) -> None:
+    """A picture of this build would not be one of what is there, also where the phase can be read."""
+    quotes_in.at("expand")
+    shop.has(quotes_in.migration(expand={}, last={}))
+    if older:
+        assert phyxius("amend", "quotes", "--why", "it is shorter", "--yes").exit == 0
+        shop.has(quotes_in.app)
+    ended = phyxius("diagram", "quotes")
+    assert (ended.exit, ended.out) == (7, "")
+    assert ended.err.startswith("phyxius: quotes: the store recorded the phases ")
+    cure = 'phyxius amend quotes --why "..."; if it is the older one: deploy the newer'
+    assert ended.err.endswith(f"; if this build is the newer one: {cure}\n")
+    assert phyxius("diagram", "quotes", "--json").told["error"]["message"] in ended.err
+
+
 @pytest.mark.parametrize("name", [HOSTILE, 'a"] --> b', "<script>", "end", "é漢", "a|b`c#d;", "#35;", "%%{init: x}%%"])
 def test_hostile_names(shop: Shop, name: str) -> None:
     """None of them ends a label, or begins anything."""

@@ -196,7 +196,7 @@ def test_another_order_that_still_can_be_read(quotes_in: Quotes, shop: Shop) -> 
     assert advance("dual_write", "--json").told["outcome"] == "SPEC_CHANGED"
 
 
-@pytest.mark.parametrize("command", [("status",), ("check", "quotes"), ("advance", "quotes", "--to", "flip", "--yes")])
+@pytest.mark.parametrize("command", [("check", "quotes"), ("advance", "quotes", "--to", "flip", "--yes")])
 def test_a_phase_that_nobody_knows(shop: Shop, command: tuple[str, ...]) -> None:
     """The store answers with one that the build does not have; none is guessed."""
     migration, store = over()

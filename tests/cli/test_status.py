@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from typing import Any
+
 import pytest
 
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import ok
 from phyxius.journal import Journal
-from phyxius.migration import create_migration, define_migration, schema_applied
-from tests.cli.support import DAYS_14, HOSTILE, SHOWN, Ended, Quotes, Shop, in_memory, on_terminal, phyxius
+from phyxius.migration import (
+    Migration,
+    create_memory_phase_store,
+    create_migration,
+    define_migration,
+    schema_applied,
+)
+from phyxius.testing import FaultyPhaseStore
+from tests.cli.support import (
+    DAYS_14,
+    HOSTILE,
+    SHOWN,
+    START,
+    Ended,
+    Quotes,
+    Shop,
+    assert_tame,
+    in_memory,
+    on_terminal,
+    phyxius,
+)
+
+OLD_NEW: dict[str, Any] = {"old": {}, "new": {}}
 
 YOUNG = """\
 quotes
@@ -55,6 +80,7 @@ def test_from_the_first_phase_on(quotes_in: Quotes) -> None:
                 "since": "2026-01-01T12:00:00+00:00",
                 "next_phase": "flip",
                 "demands": {"parity_signed": "signed by 1 person"},
+                "error": None,
             }
         ]
     }
@@ -154,3 +180,142 @@ def test_hostile_names(shop: Shop) -> None:
     assert phyxius("status") == Ended(0, SHOWN_STATUS)
     assert on_terminal("status").seen.split() == SHOWN_STATUS.split()
     assert phyxius("status", "--json").told
+
+
+# -- what cannot be shown as it should be
+
+CURE = 'if this build is the newer one: phyxius amend quotes --why "..."; if it is the older one: deploy the newer'
+OTHER = f"""\
+quotes
+  error     the stores have another order of phases than this build
+  recorded  expand → dual_write → flip → contract
+  declared  expand → dual_write → backfill → contract
+  to do     {CURE}
+
+orders
+  phase  [old] → new
+  next   new, which can be entered freely
+"""
+
+
+def test_another_order_of_phases(quotes_in: Quotes, shop: Shop) -> None:
+    """It is shown with the cure, and hides no other migration."""
+    quotes_in.at("dual_write")
+    shop.has([quotes_in.migration(expand={}, dual_write={}, backfill={}, contract={}), in_memory("orders", **OLD_NEW)])
+    assert phyxius("status") == Ended(7, OTHER)
+    ended = phyxius("status", "--json")
+    quotes, orders = ended.told["migrations"]
+    assert (ended.exit, ended.err) == (7, "")
+    assert quotes.pop("error")["type"] == "SpecChangedError"
+    assert quotes == {
+        "migration": "quotes",
+        "phases": ["expand", "dual_write", "backfill", "contract"],
+        "phase": None,
+        "since": None,
+        "next_phase": None,
+        "demands": {},
+    }
+    assert (orders["phase"], orders["error"]) == ("old", None)
+    assert phyxius("status", "orders").exit == 0
+
+
+OLDER_BUILD = f"""\
+quotes
+  error     the stores have another order of phases than this build
+  recorded  [expand] → dual_write → flip → last
+  declared  expand → dual_write → flip → contract
+  to do     {CURE}
+"""
+
+
+def test_another_order_of_the_phases_ahead(quotes_in: Quotes, shop: Shop) -> None:
+    """A build from before an amendment can read the phase, but not step; it is told before it tries."""
+    quotes_in.at("expand")
+    shop.has(quotes_in.migration(expand={}, dual_write={}, flip={}, last={}))
+    assert phyxius("amend", "quotes", "--why", "contract is called last", "--yes").exit == 0
+    assert phyxius("status").exit == 0
+    shop.has(quotes_in.app)
+    assert phyxius("status") == Ended(7, OLDER_BUILD)
+    (quotes,) = phyxius("status", "--json").told["migrations"]
+    assert (quotes["phase"], quotes["next_phase"], quotes["demands"]) == ("expand", None, {})
+
+
+def test_the_cure_of_a_name_that_a_shell_would_split(quotes_in: Quotes, shop: Shop) -> None:
+    """It can be run as it stands."""
+    quotes_in.make()
+    shop.has(quotes_in.migration("ada's quotes", expand={}, flip={}))
+    assert phyxius("status").exit == 0
+    shop.has(quotes_in.migration("ada's quotes", expand={}, last={}))
+    (cure,) = re.findall("newer one: (.*); if", phyxius("status").out)
+    assert shlex.split(cure) == ["phyxius", "amend", "ada's quotes", "--why", "..."]
+
+
+def failing_store() -> tuple[Migration[Any], FaultyPhaseStore]:
+    """A migration whose phase cannot be read."""
+    clock = create_controlled_clock(START)
+    store = FaultyPhaseStore(create_memory_phase_store(initial="old", clock=clock))
+    spec = define_migration(name="orders", phases=OLD_NEW)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store), store
+
+
+BROKEN = """\
+orders
+  error  OSError: no route; --traceback shows where
+
+quotes
+  phase  [expand] → flip
+  next   flip, which can be entered freely
+"""
+
+
+def test_a_store_that_fails(shop: Shop) -> None:
+    """It is told beside its migration, and hides no other."""
+    orders, store = failing_store()
+    store.fail("current", OSError("no\nroute"))
+    shop.has([orders, in_memory()])
+    assert phyxius("status") == Ended(1, BROKEN)
+    ended = phyxius("status", "--json")
+    first, second = ended.told["migrations"]
+    assert ended.exit == 1
+    assert first["error"] == {"type": "OSError", "message": "OSError: no route"}
+    assert second["error"] is None
+    traced = phyxius("status", "--traceback")
+    assert (traced.exit, traced.out) == (1, BROKEN)
+    assert traced.err.startswith("Traceback")
+
+
+def test_the_worst_decides_how_it_ends(quotes_in: Quotes, shop: Shop) -> None:
+    """In whatever order they come, the highest code is the one."""
+    quotes_in.at("dual_write")
+    orders, store = failing_store()
+    store.fail("current", OSError("no route"))
+    other = quotes_in.migration(expand={}, dual_write={}, contract={})
+    for app in ([orders, other], [other, orders]):
+        shop.has(app)
+        ended = phyxius("status")
+        assert ended.exit == 7
+        assert "no route" in ended.out
+        assert "recorded  expand → dual_write → flip → contract" in ended.out
+
+
+def test_a_phase_that_nobody_knows(shop: Shop) -> None:
+    """The store answers with one that the build does not have; none is guessed."""
+    orders, store = failing_store()
+    store.answer("current", HOSTILE)
+    shop.has(orders)
+    ended = phyxius("status")
+    assert (ended.exit, ended.err) == (7, "")
+    assert ended.out.startswith('orders\n  error  the store of migration "orders" answered with the phase ')
+    assert_tame(ended)
+
+
+def test_hostile_orders(quotes_in: Quotes, shop: Shop) -> None:
+    """What the stores have may be from anybody."""
+    hostile = HOSTILE.replace("\x00", "")
+    quotes_in.make()
+    shop.has(quotes_in.migration(hostile, expand={}, **{f"{hostile}x": {}}))
+    assert phyxius("status").exit == 0
+    shop.has(quotes_in.migration(hostile, expand={}, **{f"{hostile}y": {}}))
+    assert_tame(phyxius("status"))
+    assert_tame(on_terminal("status", width=300))
+    assert_tame(phyxius("diagram", hostile))

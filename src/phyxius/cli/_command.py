@@ -18,15 +18,15 @@ from phyxius.cli._app import find_target, load, make, opened_app, unwrapped
 from phyxius.cli._check import check
 from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
-from phyxius.cli._exits import CommandError, Exit, Terminated, of_interrupt
+from phyxius.cli._exits import Exit, Terminated, of_error, of_interrupt
 from phyxius.cli._history import history
 from phyxius.cli._screen import Screen, clean
 from phyxius.cli._session import Session
 from phyxius.cli._signatures import revoke, sign, signatures
 from phyxius.cli._status import status
 from phyxius.cli._upkeep import amend, prune
-from phyxius.cli._words import told
-from phyxius.migration import Migration, SpecChangedError, SpecError, UnknownPhaseError
+from phyxius.cli._words import hint, told
+from phyxius.migration import Migration
 
 _COMMANDS: Mapping[str, Callable[..., Exit]] = {
     "status": status,
@@ -66,8 +66,8 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
         with suppress(OSError):  # nobody reads it, or the disk is full
             screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
         with suppress(OSError):
-            screen.error(told(error) + _hint(error))
-        return _exit_of(error)
+            screen.error(told(error) + hint(error))
+        return of_error(error)
 
 
 def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, create: bool, **options: Any) -> Exit:
@@ -80,7 +80,7 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
             made = make(load(target), target, stack)
             migrations = stack.enter_context(opened(opened_app(made, target, command=command, create=create)))
             try:
-                ended = _COMMANDS[command](Session(migrations, screen), **options)
+                ended = _COMMANDS[command](Session(migrations, screen, traceback), **options)
             except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
                 ended = _interrupted(screen, interrupt)
             except Exception as error:  # the application is told of it, and may do with it what it likes
@@ -92,7 +92,7 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
         if ended is not None:
             if traceback:
                 screen.trace(error)
-            screen.error(f"the application could not be closed after that: {told(error)}{_hint(error)}")
+            screen.error(f"the application could not be closed after that: {told(error)}{hint(error)}")
             ended = ended or Exit.BROKEN
     if failed is not None:
         raise failed
@@ -104,25 +104,6 @@ def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:
     word, ended = of_interrupt(interrupt)
     screen.error(f"{word}; nothing is torn")
     return ended
-
-
-def _exit_of(error: Exception) -> Exit:
-    match error:
-        case CommandError():
-            return error.exit
-        case SpecChangedError() | UnknownPhaseError():
-            return Exit.CHANGED
-        case SpecError():
-            return Exit.USAGE
-        case _:
-            return Exit.BROKEN
-
-
-def _hint(error: Exception) -> str:
-    if getattr(error, "problem", None) == "missing":
-        return "; --create makes what is to be new"
-    known = type(error).__module__.partition(".")[0] == "phyxius"
-    return "" if known else "; --traceback shows where"
 
 
 @contextmanager

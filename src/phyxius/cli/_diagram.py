@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from phyxius.cli._exits import Exit
+from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
+from phyxius.cli._status import cure_of_another_order
+from phyxius.migration import SpecChangedError
 
 
 def diagram(session: Session, *, name: str) -> Exit:
     """Print a migration in the language of Mermaid, with the phase that it is at marked."""
     subject = session.named(name)
-    phase = subject.phase()
+    try:
+        phase = subject.phase()
+        subject.check_order()
+    except SpecChangedError as error:
+        told = f"{name}: {error.difference}; {cure_of_another_order(subject)}"
+        raise CommandError(told, Exit.CHANGED) from error
     lines = list(_mermaid(subject, phase))
     session.screen.json({"migration": name, "phase": phase, "mermaid": "\n".join(lines)})
     session.screen.show([Line.of(line) for line in lines], wrap=False)

@@ -6,6 +6,8 @@ from enum import IntEnum
 
 import attrs
 
+from phyxius.migration import SpecChangedError, SpecError, UnknownPhaseError
+
 
 class Exit(IntEnum):
     """The exit codes, so that cron can act on them."""
@@ -37,6 +39,19 @@ class CommandError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def of_error(error: Exception) -> Exit:
+    """How a command ends that an error keeps from its work."""
+    match error:
+        case CommandError():
+            return error.exit
+        case SpecChangedError() | UnknownPhaseError():
+            return Exit.CHANGED
+        case SpecError():
+            return Exit.USAGE
+        case _:
+            return Exit.BROKEN
 
 
 class Terminated(KeyboardInterrupt):

@@ -16,10 +16,17 @@ from phyxius.migration import Migration, Transition
 
 @attrs.frozen
 class Session:
-    """The migrations of an application, and where to print."""
+    """The migrations of an application, and where to print.
+
+    Attributes:
+        migrations: They, by name.
+        screen: Where to print.
+        traceback: Whether to show where an error came from.
+    """
 
     migrations: Mapping[str, Migration[Any]]
     screen: Screen
+    traceback: bool = False
 
     def named(self, name: str) -> Subject:
         """One of them.
@@ -56,6 +63,16 @@ class Subject:
     def phase(self) -> str:
         """Where it is."""
         return str.__str__(self.plain.current_phase())
+
+    def check_order(self) -> None:
+        """Do nothing, unless its store recorded another order of phases; that may be so although a phase is read.
+
+        Raises:
+            SpecChangedError: It did.
+        """
+        check = getattr(self.migration.phase_store, "check_order", None)
+        if check is not None:
+            run(check())
 
     def now(self) -> datetime:
         """What time it is, by its clock."""

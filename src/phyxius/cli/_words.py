@@ -106,9 +106,20 @@ def told(error: BaseException) -> str:
     """An error in one line; those of this library speak for themselves."""
     described = HandlerError.of(error, longest=None)
     text = " ".join(described.message.split())
-    if text and type(error).__module__.partition(".")[0] == "phyxius":
+    if text and _is_ours(error):
         return text
     return f"{described.type}: {text}" if text else described.type
+
+
+def hint(error: BaseException) -> str:
+    """Which option helps with an error, after what is told of it."""
+    if getattr(error, "problem", None) == "missing":
+        return "; --create makes what is to be new"
+    return "" if _is_ours(error) else "; --traceback shows where"
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] == "phyxius"
 
 
 def represented(value: object) -> str:
