@@ -117,6 +117,9 @@ def _run(command: str, **options: Any) -> None:
         if error.name != "rich":
             raise
         sys.exit(_NEEDS_EXTRA)
+    except KeyboardInterrupt:  # it has not begun, so there is nobody else to tell it
+        click.echo("phyxius: interrupted; nothing is torn", err=True)
+        sys.exit(130)
     sys.exit(run(command, **options))
 
 
@@ -126,6 +129,15 @@ class _InOrder(click.Group):
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         cmd.epilog = "Exit codes: `phyxius --help` tells them."
         super().add_command(cmd, name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in {"--app", "--json", "--create", "--traceback"}:
+                told = f"{error.option_name} goes after the command, as in: phyxius status {error.option_name} ..."
+                raise click.UsageError(told, ctx) from None
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(self.commands)
@@ -177,7 +189,7 @@ def check(**options: Any) -> None:
 
 @main.command()
 @_name
-@click.option("--to", required=True, metavar="PHASE", shell_complete=_complete("phases"), help="The phase to enter.")
+@click.option("--to", metavar="PHASE", shell_complete=_complete("phases"), help="The phase to enter; it must be named.")
 @click.option("--yes", is_flag=True, help="Enter the last phase without asking.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing where nothing is to be done, with 3, 5 or 75; for cron.")
 @_common

@@ -24,6 +24,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "phyxius.blocking._background": "what is open is foreign; one that cannot be closed keeps no other open",
     "phyxius.cli._advance": "after an interrupt the store may raise anything; it is told where to look instead",
     "phyxius.cli._app": "what an application raises when it is imported or made is told in one line",
+    "phyxius.cli._check": "who watches waits for a store that cannot be asked for a while",
     "phyxius.cli._command": "the boundary of the command: whatever keeps it from its work is told in one line",
     "phyxius.cli._demo._worker": "the shop of the demonstration goes on serving, and its clients are told",
     "phyxius.cli._status": "a store may raise anything, which hides no other migration",

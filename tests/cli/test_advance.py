@@ -74,7 +74,7 @@ REFUSED  dual_write is not proven safe, and nothing moved; `phyxius check quotes
 BROKEN = """\
 quotes  expand → dual_write
  ! schema_ready  it could not be judged: ValueError: no such table
-NOT JUDGED  dual_write could not be judged, and nothing moved: mend the check or what it asks
+NOT JUDGED  dual_write could not be judged, and nothing moved: mend the check or what it asks; --traceback shows where
 """
 NARROW = """\
 quotes  expand → dual_write
@@ -195,7 +195,7 @@ def test_a_phase_that_it_does_not_have(shop: Shop) -> None:
     assert advance("flipp") == Ended(2, "", "phyxius: quotes has no phase 'flipp'; it has: expand, flip\n")
     unnamed = phyxius("advance", "quotes")
     assert unnamed.exit == 2
-    assert "Missing option '--to'" in unnamed.err
+    assert unnamed.err.endswith("do not move it twice: phyxius advance quotes --to flip\n")
 
 
 # -- the last phase

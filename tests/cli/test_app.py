@@ -141,20 +141,22 @@ def test_an_application_that_swallows_errors(shop: Shop, kind: str) -> None:
     shows(phyxius("check", "nothing"), "there is no migration 'nothing'; there are: quotes, orders", 2)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("the tunnel is gone"), SystemExit("the tunnel is gone")], ids=["raise", "exit"]
+)
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-def test_an_application_that_cannot_be_closed(shop: Shop, as_json: bool) -> None:
+def test_an_application_that_cannot_be_closed(shop: Shop, as_json: bool, error: BaseException) -> None:
     """What was done is told before, and not taken back; but it is no success."""
 
     @contextmanager
     def breaks() -> Iterator[Any]:
         yield in_memory()
-        raise OSError("the tunnel is gone")
+        raise error
 
     shop.has(breaks)
     ended = phyxius("advance", "quotes", "--to", "flip", "--yes", *(["--json"] if as_json else []))
-    assert (
-        ended.err == f"phyxius: the application could not be closed after that: OSError: the tunnel is gone{TRACED}\n"
-    )
+    why = f"{type(error).__name__}: the tunnel is gone{TRACED}"
+    assert ended.err == f"phyxius: the application could not be closed after that: {why}\n"
     assert ended.exit == 1
     if as_json:
         assert ended.told["outcome"] == "ADVANCED"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from phyxius.clock import create_controlled_clock
-from phyxius.fp import err, ok
+from phyxius.fp import ok
 from phyxius.journal import Journal
 from phyxius.migration import (
     Gap,
@@ -55,7 +53,7 @@ BROKEN = """\
 quotes  expand → dual_write
  ! schema_ready  The schema has revision 0042
    why       it could not be judged: ValueError: no such table
-NOT JUDGED  a source could not be judged: mend the check or what it asks
+NOT JUDGED  a source could not be judged: mend the check or what it asks; --traceback shows where
 """
 
 
@@ -275,7 +273,7 @@ quotes  expand → flip
    why       it could not be judged: KeyError: 'x'
  ! five  It is ready
    why       it could not be judged: RuntimeError
-NOT JUDGED  a source could not be judged: mend the check or what it asks
+NOT JUDGED  a source could not be judged: mend the check or what it asks; --traceback shows where
 """
 
 
@@ -350,93 +348,12 @@ def test_a_command_that_is_told_can_be_typed(shop: Shop) -> None:
     assert ready.out.endswith("READY  phyxius advance 'it'\"'\"'s a name' --to 'a b'\n")
 
 
-# -- again and again
-
-
-def turning(*answers: Callable[[], Any]) -> Callable[[], Any]:
-    """A check that answers otherwise each time."""
-    left = list(answers)
-
-    def check() -> Any:
-        """It is ready."""
-        return left.pop(0)()
-
-    return check
-
-
-WATCH = (*CHECK, "--watch", "--every", "0.001s")
-NO = """\
-quotes  expand → flip
- ✗ a  It is ready
-   why       not yet
-NOT READY  flip is not proven safe
-"""
-ODD = """\
-quotes  expand → flip
- ! a  It is ready
-   why       it could not be judged: KeyError: 1
-NOT JUDGED  a source could not be judged: mend the check or what it asks
-"""
-YES = """\
-quotes  expand → flip
- ✓ a  It is ready
-   observed  1
-READY  phyxius advance quotes --to flip
-"""
-
-
-def sequence() -> Any:
-    no, odd, yes = failing(), raising(KeyError(1)), lambda: ok(1)
-    return in_memory(expand={}, flip={"a": schema_applied(turning(no, no, no, odd, no, no, yes))})
-
-
-def test_watching_in_a_pipe(shop: Shop) -> None:
-    """Only what has changed is told; it ends once all is ready."""
-    shop.has(sequence())
-    assert phyxius(*WATCH) == Ended(0, NO + ODD + NO + YES)
-
-
-def test_watching_for_programs(shop: Shop) -> None:
-    """One line for each time that it was asked."""
-    shop.has(sequence())
-    ended = phyxius(*WATCH, "--json")
-    assert (ended.exit, ended.err) == (0, "")
-    assert ended.out.isascii()
-    told = [json.loads(line)["sources"]["a"]["verdict"] for line in ended.out.splitlines()]
-    assert told == ["refused", "refused", "refused", "errored", "refused", "refused", "ok"]
-
-
-def test_watching_on_a_terminal(shop: Shop) -> None:
-    """It is drawn in place of what was there, with the time; the last report stays."""
-    shop.has(sequence())
-    ended = on_terminal(*WATCH)
-    assert ended.exit == 0
-    assert "\x1b[1A" in ended.out, "it goes up again"
-    assert "\x1b[?25h" in ended.out, "the cursor is there again"
-    assert ended.out.count("NOT READY") == 5
-    assert ended.seen == f"{YES}asked at 2026-01-01 12:00:00 UTC; Ctrl-C ends\n"
-
-
-def test_watching_on_a_dumb_terminal(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cursor is moved there."""
-    monkeypatch.setenv("TERM", "dumb")
-    shop.has(sequence())
-    assert on_terminal(*WATCH) == Ended(0, (NO + ODD + NO + YES).replace("\n", "\r\n"))
-
-
-def test_watching_what_somebody_else_advances(shop: Shop) -> None:
-    """A page for each phase that it comes to; at the last one there is nothing to watch."""
-    migration = in_memory(expand={}, flip={"a": schema_applied(lambda: err("no"))})
-    store: Any = migration.phase_store
-    asked = []
-
-    async def current() -> str:
-        asked.append(1)
-        return "expand" if len(asked) < 3 else "flip"
-
-    store.current = current
-    shop.has(migration)
-    ended = phyxius(*WATCH)
-    assert ended.exit == 3
-    assert ended.out.count("NOT READY") == 1
-    assert ended.out.endswith("quotes is at flip, its last phase; nothing is left to do\n")
+def test_where_an_error_of_a_source_came_from(shop: Shop) -> None:
+    """With --traceback alone."""
+    for command in (CHECK, ("advance", "quotes", "--to", "flip", "--yes")):
+        shop.has(in_memory(expand={}, flip={"a": schema_applied(raising(KeyError(1)))}))
+        assert phyxius(*command).err == ""
+        ended = phyxius(*command, "--traceback")
+        assert ended.exit == 4
+        assert "in check" in ended.err
+        assert ended.err.endswith("KeyError: 1\n")

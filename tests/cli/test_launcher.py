@@ -16,7 +16,7 @@ import phyxius_cli
 from phyxius.cli._exits import Exit
 from phyxius.fp import ok
 from phyxius.migration import schema_applied
-from tests.cli.support import HOSTILE, Shop, environment, in_memory, phyxius, piped
+from tests.cli.support import HOSTILE, Ended, Shop, environment, in_memory, phyxius, piped
 
 COMMANDS = ["status", "check", "advance", "history", "sign", "revoke", "signatures", "amend", "prune", "diagram"]
 COMMON = ["--app MODULE:NAME", "--json", "--create", "--traceback"]
@@ -87,11 +87,14 @@ def test_its_version() -> None:
     [
         (["advanse"], "No such command 'advanse'"),
         (["check"], "Missing argument 'NAME'"),
+        (["--json", "status"], "--json goes after the command, as in: phyxius status --json"),
+        (["--app", "shop:app", "status"], "--app goes after the command"),
+        (["--wach", "status"], "No such option '--wach'"),
         (["check", "quotes", "--wach"], "No such option '--wach'"),
         (["status", "--app"], "Option '--app' requires an argument"),
         (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
     ],
-    ids=range(5),
+    ids=range(8),
 )
 def test_wrong_usage(shop: Shop, args: list[str], told: str) -> None:
     """Wrong usage ends with 2, and says what is wrong."""
@@ -186,6 +189,20 @@ def test_what_it_says_of_what_is_missing(shop: Shop, without: Callable[[str], No
     without_another._missing = "attrs"
     with pytest.raises(ModuleNotFoundError, match="attrs"):
         phyxius_cli.main.main(["status"])
+
+
+def test_an_interrupt_before_it_begins(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its own parts are imported."""
+
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "phyxius.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "phyxius.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    assert phyxius("status") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
 
 
 def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +353,6 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
 
 def test_hostile_names_are_completed_as_escapes(completing: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell prints what it is offered as it is."""
-    completing.has([in_memory(HOSTILE), in_memory("quotes")])
+    completing.has([in_memory(HOSTILE), in_memory("$(date)"), in_memory("*"), in_memory("quotes")])
     offered = completed(monkeypatch, "phyxius check ")
     assert offered == ["quotes"]

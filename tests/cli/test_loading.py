@@ -119,17 +119,29 @@ def test_what_is_nearer_goes_first(project: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "content, told",
     [
-        ("[tool.phyxius]\n", f"{SUCH_AS} ''"),
         ('[tool.phyxius]\napp = "bakery"\n', f"{SUCH_AS} 'bakery'"),
         ("[tool.phyxius]\napp = 7\n", f"{SUCH_AS} 7"),
         ('[tool.phyxius]\napp = ["bakery:migration"]\n', f"{SUCH_AS} ['bakery:migration']"),
     ],
-    ids=range(4),
+    ids=range(3),
 )
 def test_a_pyproject_that_names_nothing_right(project: Path, content: str, told: str) -> None:
     """It says which file it is about."""
     where = configure(project, content)
     shows(phyxius("status"), f"{where} {told}", 2)
+
+
+def test_a_pyproject_without_the_name(project: Path) -> None:
+    """A key that is misspelt, say."""
+    configure(project, '[tool.phyxius]\nap = "bakery:migration"\n')
+    told = f'[tool.phyxius] in {project / "pyproject.toml"} has no app; write app = "package.module:name"'
+    shows(phyxius("status"), f'{told}, such as "shop.migrations:migration"', 2)
+
+
+def test_a_pyproject_with_a_byte_order_mark(project: Path) -> None:
+    """Some editors write one."""
+    configure(project, '\ufeff[tool.phyxius]\napp = "bakery"\n')
+    assert "not 'bakery'" in phyxius("status").err
 
 
 @pytest.mark.parametrize("content", ["[tool", "tool = 7", "\udcff"], ids=["cut off", "no table", "no UTF-8"])

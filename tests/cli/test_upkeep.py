@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ ORDERS = """\
 the stores have      expand, dual_write, flip, contract
 the application has  expand, dual_write, backfill, contract
 """
-AMENDED = f"{ORDERS}AMENDED  quotes has revision 2 of its order\n"
+AMENDED = f"{ORDERS}AMENDED  quotes has revision 2 of its order: expand, dual_write, backfill, contract\n"
 QUESTION = "Have the stores adopt the order of the application for quotes? Signatures given so far stop counting."
 
 
@@ -61,7 +62,7 @@ def test_a_changed_order_is_asked_for(changed: Quotes) -> None:
     assert changed.place.rows("SELECT count(*) FROM orders") == [(1,)]
     agreed = on_terminal(*AMEND, typed="y\n", width=120)
     assert agreed.exit == 0
-    assert agreed.seen.endswith("AMENDED  quotes has revision 2 of its order\n")
+    assert agreed.seen.endswith("AMENDED  quotes has revision 2 of its order: expand, dual_write, backfill, contract\n")
 
 
 def test_an_order_that_changes_what_has_passed(quotes_in: Quotes, shop: Shop) -> None:
@@ -151,7 +152,7 @@ def test_a_window_needs_them(aged: Quotes, age: str) -> None:
     """What evidence looks back to stays."""
     told = (
         "evidence here looks back 14 days, and could not pass until that has gone by again: "
-        "--older-than must be longer than that"
+        "--older-than must be longer than 14 days"
     )
     assert phyxius("prune", "--older-than", age, "--yes") == Ended(2, "", f"phyxius: {told}\n")
     assert counted(aged) == [AUDIT, ("quote.read_old", 5)]
@@ -163,6 +164,28 @@ def test_several_migrations_over_one_journal(aged: Quotes, shop: Shop) -> None:
     shop.has([other, aged.app])
     assert phyxius("prune", "--older-than", "10d", "--yes").exit == 2
     assert phyxius(*PRUNE, "--yes", "--json").told["deleted"] == 3
+
+
+def test_a_window_that_has_been_asked(aged: Quotes) -> None:
+    """What guards no step any more needs no events."""
+    aged.at("contract")
+    assert phyxius("prune", "--older-than", "1d", "--yes").exit == 0
+
+
+def test_one_store_of_two_fails(aged: Quotes, shop: Shop) -> None:
+    """What is deleted already is told."""
+    other = in_memory("orders")
+    store: Any = other.journal_store
+
+    async def prune(*, older_than: timedelta) -> int:
+        raise OSError("the disk is gone")
+
+    store.prune = prune
+    shop.has([aged.app, other])
+    ended = phyxius(*PRUNE, "--yes")
+    assert ended.exit == 1
+    assert ended.err.startswith("note: 3 events of other stores were deleted before that\n")
+    assert ended.err.endswith("phyxius: OSError: the disk is gone; --traceback shows where\n")
 
 
 def test_nothing_to_prune(shop: Shop) -> None:

@@ -17,7 +17,7 @@ from phyxius.cli._check import Report, report_of, step
 from phyxius.cli._exits import CommandError, Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, briefly, quoted_command, when
+from phyxius.cli._words import TRACED, ago, briefly, quoted_command, when
 from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result
 from phyxius.migration import (
@@ -36,11 +36,13 @@ from phyxius.migration import (
 _NOTHING_TO_DO = frozenset({Exit.REFUSED, Exit.ALREADY_THERE, Exit.LOST})
 
 
-def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> Exit:
+def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bool) -> Exit:
     """Take a migration into its next phase, if every source says yes."""
     subject = session.named(name)
-    to, screen = subject.declared(to), session.screen
     _check_it_lasts(subject)
+    if to is None:
+        raise _no_phase_named(subject)
+    to, screen = subject.declared(to), session.screen
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return _already_there(session, subject, before, to, quiet=quiet)
@@ -72,6 +74,7 @@ def advance(session: Session, *, name: str, to: str, yes: bool, quiet: bool) -> 
         exit_ = exit_of(subject, to, result)
         if not quiet or exit_ not in _NOTHING_TO_DO:
             screen.show(held)
+            session.trace(report.verdict for report in reports.values())
             _tell(session, subject, to, result, exit_, reports)
     except KeyboardInterrupt as interrupt:
         return _interrupted(session, subject, before, interrupt)
@@ -87,6 +90,15 @@ def _check_it_lasts(subject: Subject) -> None:
             "nobody else sees, and forget it: give create_migration() a phase_store= that lasts, or call advance() "
             "where the application runs"
         )
+
+
+def _no_phase_named(subject: Subject) -> CommandError:
+    following = subject.following(subject.phase())
+    if following is None:
+        return CommandError(f"{subject.name} is at its last phase; nothing is left to do", Exit.ALREADY_THERE)
+    command = quoted_command("advance", subject.name, "--to", following)
+    told = f"name the phase, so that two people who each press once do not move it twice: {command}"
+    return CommandError(told, Exit.USAGE)
 
 
 @contextmanager
@@ -206,7 +218,7 @@ def _lines(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError
             if ready_at is not None:
                 reason += f". Not before {when(ready_at)}, {ago(ready_at, subject.now())}"
         case EvidenceErrored():
-            reason = f"{to} could not be judged, and nothing moved: mend the check or what it asks"
+            reason = f"{to} could not be judged, and nothing moved: mend the check or what it asks; {TRACED}"
         case refusal:
             reason = refusal.message
     words = {

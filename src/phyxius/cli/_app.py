@@ -73,12 +73,16 @@ def find_target(app: str | None, directory: Path) -> Target:
 
 def _configured(path: Path) -> Any:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("phyxius")
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("tool", {}).get("phyxius")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise CommandError(f"{path} cannot be read: {error}", Exit.USAGE) from error
-    return table.get("app", "") if isinstance(table, dict) else None
+    if not isinstance(table, dict):
+        return None
+    if "app" not in table:
+        raise CommandError(f"[tool.phyxius] in {path} has no app; write app = {_SUCH_AS}", Exit.USAGE)
+    return table["app"]
 
 
 def _target(app: object, root: Path, where: str) -> Target:

@@ -12,10 +12,21 @@ import attrs
 from rich.text import Text
 
 from phyxius.adapters import attestations_of
-from phyxius.cli._exits import Exit
+from phyxius.cli._exits import Exit, of_error
 from phyxius.cli._screen import Line, bar, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, brief, of_whole, quoted_command, represented, roughly, told, when
+from phyxius.cli._words import (
+    TRACED,
+    ago,
+    brief,
+    error_told,
+    of_whole,
+    quoted_command,
+    represented,
+    roughly,
+    told,
+    when,
+)
 from phyxius.fp import Ok
 from phyxius.journal import to_json_value
 from phyxius.migration import Coverage, EvidenceFailure, Readiness, Verdict, demand_of
@@ -167,16 +178,30 @@ def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
     screen, pause, before = session.screen, threading.Event(), None
     with screen.display() as draw:
         while True:
-            readiness = subject.plain.readiness()
-            if draw is not None:
-                asked = Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim")
-                draw([*_lines(subject, readiness, _reports(subject, readiness)), asked])
-            # In a pipe only what has changed is worth a page.
-            elif before != (before := (readiness.phase, _kinds(readiness))) or screen.as_json:
-                _tell(session, subject, readiness)
-            if readiness.ready or readiness.next_phase is None or not screen.is_read:
-                return _exit(readiness)
+            readiness = _asked(session, subject, every, first=before is None)
+            if readiness is not None:
+                has_changed = before != (before := (readiness.phase, _kinds(readiness)))
+                if draw is not None:
+                    asked = Line.of(f"asked at {when(subject.now())}; Ctrl-C ends", style="dim")
+                    draw([*_lines(subject, readiness, _reports(subject, readiness)), asked])
+                elif has_changed or screen.as_json:  # in a pipe nothing else is worth a page
+                    _tell(session, subject, readiness)
+                if readiness.ready or readiness.next_phase is None or not screen.is_read:
+                    return _exit(readiness)
             pause.wait(every.total_seconds())
+
+
+def _asked(session: Session, subject: Subject, every: timedelta, *, first: bool) -> Readiness[Any] | None:
+    """What is found; None where a store could not be asked. What fails at once is to be mended, and not waited for."""
+    try:
+        return subject.plain.readiness()
+    except Exception as error:
+        if first or of_error(error) is not Exit.BROKEN:
+            raise
+        session.trace([error])
+        session.screen.json({"error": error_told(error)})
+        session.screen.error(f"{told(error)}; asking again in {roughly(every)}")
+        return None
 
 
 def _kinds(readiness: Readiness[Any]) -> Mapping[str, type]:
@@ -195,6 +220,7 @@ def _reports(subject: Subject, readiness: Readiness[Any]) -> list[Report]:
 
 def _tell(session: Session, subject: Subject, readiness: Readiness[Any]) -> None:
     reports = _reports(subject, readiness)
+    session.trace(report.verdict for report in reports)
     session.screen.json(
         {
             "migration": subject.name,
@@ -226,7 +252,7 @@ def _summary(subject: Subject, readiness: Readiness[Any], to: str) -> Text:
         following = quoted_command("advance", subject.name, "--to", to)
         return Text.assemble(("READY", "bold green"), f"  {clean(following)}")
     if ended is Exit.ERRORED:
-        told = "a source could not be judged: mend the check or what it asks"
+        told = f"a source could not be judged: mend the check or what it asks; {TRACED}"
         return Text.assemble(("NOT JUDGED", "bold red"), f"  {told}")
     told = f"{clean(to)} is not proven safe"
     if readiness.ready_at is not None:

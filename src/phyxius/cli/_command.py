@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import signal
 import sys
 import threading
@@ -20,12 +21,12 @@ from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
 from phyxius.cli._exits import Exit, Terminated, of_error, of_interrupt
 from phyxius.cli._history import history
-from phyxius.cli._screen import Screen, clean
+from phyxius.cli._screen import Screen
 from phyxius.cli._session import Session
 from phyxius.cli._signatures import revoke, sign, signatures
 from phyxius.cli._status import status
 from phyxius.cli._upkeep import amend, prune
-from phyxius.cli._words import hint, told
+from phyxius.cli._words import error_told, hint, told
 from phyxius.migration import Migration
 
 _COMMANDS: Mapping[str, Callable[..., Exit]] = {
@@ -64,7 +65,7 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
         if traceback:
             screen.trace(error)
         with suppress(OSError):  # nobody reads it, or the disk is full
-            screen.json({"error": {"type": type(error).__name__, "message": told(error)}})
+            screen.json({"error": error_told(error)})
         with suppress(OSError):
             screen.error(told(error) + hint(error))
         return of_error(error)
@@ -86,7 +87,7 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
             except Exception as error:  # the application is told of it, and may do with it what it likes
                 failed = error
                 raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if failed is None and ended is None:
             raise
         if ended is not None:
@@ -133,7 +134,7 @@ def complete(kind: str, app: str | None, name: str | None) -> list[str]:
 
     Nothing is opened for that, so a factory has nothing to complete, and neither has what cannot be imported. What the
     application prints meanwhile would land in the line that somebody is typing, so it is dropped; and a name that a
-    terminal would obey is none to offer.
+    shell or a terminal would obey is none to offer.
     """
     nowhere = io.StringIO()
     try:
@@ -150,4 +151,4 @@ def complete(kind: str, app: str | None, name: str | None) -> list[str]:
         phases = named[name].spec.phases
         sources = [source for phase in phases.values() for source in phase.evidence]
         offered = [str.__str__(phase) for phase in phases] if kind == "phases" else sources
-    return [each for each in offered if clean(each) == each]
+    return [each for each in offered if shlex.quote(each) == each]

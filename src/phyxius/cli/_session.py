@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,12 @@ class Session:
     migrations: Mapping[str, Migration[Any]]
     screen: Screen
     traceback: bool = False
+
+    def trace(self, found: Iterable[object]) -> None:
+        """Show where the errors among what was found came from, if that is wanted."""
+        for each in found:
+            if self.traceback and isinstance(each, Exception):
+                self.screen.trace(each)
 
     def named(self, name: str) -> Subject:
         """One of them.

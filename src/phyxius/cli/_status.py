@@ -12,7 +12,7 @@ from rich.text import Text
 from phyxius.cli._exits import Exit, of_error
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import ago, hint, quoted_command, told, when
+from phyxius.cli._words import ago, error_told, hint, quoted_command, told, when
 from phyxius.migration import SpecChangedError, demand_of
 
 
@@ -70,7 +70,7 @@ class Standing:
             "since": self.since,
             "next_phase": self.next_phase,
             "demands": self.demands,
-            "error": None if error is None else {"type": type(error).__name__, "message": told(error)},
+            "error": None if error is None else error_told(error),
         }
 
     def lines(self) -> Iterator[Line]:
@@ -112,8 +112,7 @@ def status(session: Session, *, names: Sequence[str]) -> Exit:
     found: list[Standing] = []
     for subject in subjects:
         standing = Standing.of(subject)
-        if standing.error is not None and session.traceback:
-            session.screen.trace(standing.error)
+        session.trace([standing.error])
         session.screen.show([*([Line(Text())] if found else []), *standing.lines()])
         found.append(standing)
     session.screen.json({"migrations": [standing.told() for standing in found]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from phyxius.blocking import run
 from phyxius.cli._app import as_named
 from phyxius.cli._ask import ask
 from phyxius.cli._exits import CommandError, Exit
-from phyxius.cli._session import Session
+from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import roughly, when
 from phyxius.migration import JournalWindowEvidence
 
@@ -41,39 +42,46 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
         )
     revision = run(store.amend(subject.migration.spec, who=as_named(who), why=why))
     screen.json({"migration": name, "revision": revision, "phases": subject.order, "amended": True})
-    screen.say(f"{name} has revision {revision} of its order", lead="AMENDED  ", lead_style="bold green")
+    told = f"{name} has revision {revision} of its order: {', '.join(subject.order)}"
+    screen.say(told, lead="AMENDED  ", lead_style="bold green")
     return Exit.DONE
 
 
 def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
     """Delete events that are old from the journals of all migrations."""
-    screen = session.screen
-    stores: dict[int, Any] = {}
-    needed = timedelta(0)
-    for migration in session.migrations.values():
-        if hasattr(migration.journal_store, "prune"):
-            stores[id(migration.journal_store)] = migration.journal_store
-        windows = [
-            source.window
-            for phase in migration.spec.phases.values()
-            for source in phase.evidence.values()
-            if isinstance(source, JournalWindowEvidence)
-        ]
-        needed = max([needed, *windows])
+    screen, subjects = session.screen, [session.named(name) for name in session.migrations]
+    kept = {id(each.migration.journal_store): each.migration.journal_store for each in subjects}
+    stores: list[Any] = [store for store in kept.values() if hasattr(store, "prune")]
     if not stores:
         raise CommandError("no journal store here keeps events that could be pruned", Exit.USAGE)
+    needed = max((window for each in subjects for window in _windows_ahead(each)), default=timedelta(0))
     if older_than <= needed:
         raise CommandError(
             f"evidence here looks back {roughly(needed)}, and could not pass until that has gone by again: "
-            f"--older-than must be longer than that",
+            f"--older-than must be longer than {roughly(needed)}",
             Exit.USAGE,
         )
     clock = next(iter(session.migrations.values())).journal.clock
     before = when(clock.now().wall - older_than)
     if not yes:
         ask(f"Delete all events from before {before}, but the audit, the phases and the signatures?", "--yes")
-    with screen.progress(f"deleting what is from before {before}"):
-        deleted = sum(run(store.prune(older_than=older_than)) for store in stores.values())
+    deleted, left = 0, len(stores)
+    try:
+        with screen.progress(f"deleting what is from before {before}"):
+            for store in stores:
+                deleted += run(store.prune(older_than=older_than))
+                left -= 1
+    finally:
+        if left and deleted:
+            screen.note(f"{deleted:,} events of other stores were deleted before that")
     screen.json({"deleted": deleted, "older_than_seconds": older_than.total_seconds()})
     screen.say(f"{deleted:,} events from before {before} are deleted", lead="PRUNED  ", lead_style="bold green")
     return Exit.DONE
+
+
+def _windows_ahead(subject: Subject) -> Iterator[timedelta]:
+    """How far back the evidence looks that is still to be asked."""
+    for phase in subject.order[subject.order.index(subject.phase()) + 1 :]:
+        for source in subject.sources(phase).values():
+            if isinstance(source, JournalWindowEvidence):
+                yield source.window

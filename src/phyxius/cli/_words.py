@@ -111,11 +111,19 @@ def told(error: BaseException) -> str:
     return f"{described.type}: {text}" if text else described.type
 
 
+def error_told(error: BaseException) -> dict[str, str]:
+    """An error for programs."""
+    return {"type": type(error).__name__, "message": told(error)}
+
+
+TRACED = "--traceback shows where"
+
+
 def hint(error: BaseException) -> str:
     """Which option helps with an error, after what is told of it."""
     if getattr(error, "problem", None) == "missing":
         return "; --create makes what is to be new"
-    return "" if _is_ours(error) else "; --traceback shows where"
+    return "" if _is_ours(error) else f"; {TRACED}"
 
 
 def _is_ours(error: BaseException) -> bool:
