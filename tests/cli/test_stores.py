@@ -23,7 +23,6 @@ from tests.cli.support import Ended, Quotes, Shop, phyxius
 from tests.places import FilePlace, ServerPlace, place_of
 
 COMMANDS = [
-    ("status",),
     ("check", "quotes"),
     ("advance", "quotes", "--to", "flip", "--yes"),
     ("history", "quotes"),
@@ -34,8 +33,8 @@ COMMANDS = [
 each_command = pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
 
 
-def over(stores: Any) -> Any:
-    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}})
+def over(stores: Any, name: str = "quotes") -> Any:
+    spec = define_migration(name=name, phases={"expand": {}, "flip": {}})
     journal = Journal[Any](clock=stores.clock)
     return create_migration(
         spec, journal=journal, journal_store=stores.journal_store, phase_store=stores.phase_store(spec)
@@ -64,10 +63,25 @@ def test_a_file_that_is_missing(shop: Shop, command: tuple[str, ...]) -> None:
     assert phyxius(*command).exit in (0, 3)
 
 
+def test_a_database_that_is_away(shop: Shop) -> None:
+    """Nobody needs it for a migration that is elsewhere; `status` tells of it where it is."""
+    there = over(open_file_stores(shop.directory / "there.db", clock=create_controlled_clock()))
+    away = over(open_file_stores(shop.directory / "away.db", clock=create_controlled_clock()), "orders")
+    shop.has(there)
+    assert phyxius("status", "--create").exit == 0
+    shop.has([away, there])
+    assert phyxius("advance", "quotes", "--to", "flip", "--yes").exit == 0
+    ended = phyxius("status")
+    assert (ended.exit, ended.err) == (1, "")
+    assert ended.out.startswith(f"orders\n  error  {shop.directory}/away.db: it is not there")
+    assert "quotes\n  phase  expand → [flip]" in ended.out
+    assert not (shop.directory / "away.db").exists()
+
+
 def test_a_directory_that_is_missing(shop: Shop) -> None:
     """That is not made."""
     shop.has(over(open_file_stores(shop.directory / "no" / "stores.db")))
-    broken(phyxius("status", "--create"), "check that its directory exists and can be read and written")
+    broken(phyxius("diagram", "quotes", "--create"), "check that its directory exists and can be read and written")
 
 
 def test_a_file_of_somebody_else(shop: Shop) -> None:
@@ -75,7 +89,7 @@ def test_a_file_of_somebody_else(shop: Shop) -> None:
     path = shop.directory / "stores.db"
     path.write_bytes(b"not a database" * 1000)
     shop.has(over(open_file_stores(path)))
-    broken(phyxius("status", "--create"), "it is not a file of this library, and was left as it is")
+    broken(phyxius("diagram", "quotes", "--create"), "it is not a file of this library, and was left as it is")
     assert path.read_bytes() == b"not a database" * 1000
 
 
@@ -112,7 +126,7 @@ def test_a_file_without_permission(shop: Shop, file: int, directory: int, told: 
         Path(name).chmod(directory)
         try:
             with ordinary_user():
-                broken(phyxius("status"), told)
+                broken(phyxius("diagram", "quotes"), told)
         finally:
             Path(name).chmod(0o777)
 
@@ -124,12 +138,12 @@ def test_a_database_that_cannot_be_reached(shop: Shop) -> None:
         url = f"postgresql+asyncpg://ada:secret@127.0.0.1:{taken.getsockname()[1]}/shop"
         shop.has(over(open_stores(url)))
         for more in ((), ("--json",), ("--traceback",)):
-            ended = phyxius("status", *more)
+            ended = phyxius("diagram", "quotes", *more)
             assert ended.exit == 1
             assert "it cannot be reached, or did not answer in time" in ended.err
             assert "secret" not in ended.err
             assert ("Traceback" in ended.err) == ("--traceback" in more)
-        broken(phyxius("status"), "it cannot be reached")
+        broken(phyxius("diagram", "quotes"), "it cannot be reached")
 
 
 @pytest.fixture
@@ -141,8 +155,8 @@ def server(tmp_path: Path) -> Iterator[ServerPlace]:
 def test_a_database_without_the_tables(shop: Shop, server: ServerPlace) -> None:
     """It says how they are made, and makes them if it is told to."""
     shop.has(over(open_stores(server.url, prefix="nowhere_", schema="some_where")))
-    broken(phyxius("status"), "the tables are not there, or not all; run `await create_schema(engine)` once")
-    assert "; --create makes what is to be new" in phyxius("status").err
+    broken(phyxius("diagram", "quotes"), "the tables are not there, or not all; run `await create_schema(engine)` once")
+    assert "; --create makes what is to be new" in phyxius("diagram", "quotes").err
     assert phyxius("status", "--create").exit == 0
     assert phyxius("status").exit == 0
     assert phyxius("status", "--create").exit == 0
@@ -170,7 +184,7 @@ def test_a_user_who_may_only_read(shop: Shop, server: ServerPlace) -> None:
     server.server.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
     try:
         shop.has(over(open_stores(sa.make_url(server.url).set(username="guest"))))
-        for command in (("status",), ("advance", "quotes", "--to", "flip", "--yes")):
+        for command in (("diagram", "quotes"), ("advance", "quotes", "--to", "flip", "--yes")):
             broken(phyxius(*command), "grant it SELECT, INSERT, UPDATE and DELETE")
         assert server.rows("SELECT phase FROM migrations") == [("expand",)]
     finally:
@@ -188,7 +202,7 @@ def test_a_file_that_is_locked(shop: Shop, tmp_path: Path) -> None:
         pass
     shop.has(over(stores))
     with place.locked():
-        broken(phyxius("status"), "another process held its lock for too long")
+        broken(phyxius("diagram", "quotes"), "another process held its lock for too long")
 
 
 def test_another_clock(shop: Shop, tmp_path: Path) -> None:
@@ -196,7 +210,7 @@ def test_another_clock(shop: Shop, tmp_path: Path) -> None:
     with opened(open_file_stores(tmp_path / "stores.db", clock=create_controlled_clock())):
         pass
     shop.has(over(open_file_stores(tmp_path / "stores.db")))
-    broken(phyxius("status"), "this process would stamp its rows by another clock than the rest")
+    broken(phyxius("diagram", "quotes"), "this process would stamp its rows by another clock than the rest")
 
 
 def test_stores_that_are_open_already(quotes_in: Quotes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import importlib
 import inspect
-import socket
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -15,7 +14,6 @@ from typing import Any
 
 import attrs
 
-from phyxius.adapters import opened_stores
 from phyxius.blocking import SyncMigration
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._words import told
@@ -166,10 +164,8 @@ def _guarded(target: Target) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def opened_app(
-    made: Any, target: Target, *, command: str, create: bool
-) -> AsyncIterator[dict[str, Migration[Any]]]:
-    """The migrations that an application has, by name, with all that they need open.
+async def opened_app(made: Any, target: Target) -> AsyncIterator[dict[str, Migration[Any]]]:
+    """The migrations that an application has, by name, with what it opens itself open.
 
     Raises:
         CommandError: It has none, or its async factory fails.
@@ -179,10 +175,7 @@ async def opened_app(
             wait = inspect.isawaitable(made) and not hasattr(made, "__aenter__")
             app: Any = await made if wait else made
             found: object = await stack.enter_async_context(app) if hasattr(app, "__aenter__") else app
-        migrations = _listed(found, target)
-        name = f"phyxius {command}, {user()} on {socket.gethostname()}"
-        await stack.enter_async_context(opened_stores(*migrations.values(), name=name, create=create))
-        yield migrations
+        yield _listed(found, target)
 
 
 def unwrapped(found: object) -> list[object]:

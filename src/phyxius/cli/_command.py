@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -13,9 +14,10 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any
 
+from phyxius.adapters import opened_stores
 from phyxius.blocking import opened
 from phyxius.cli._advance import advance
-from phyxius.cli._app import find_target, load, make, opened_app, unwrapped
+from phyxius.cli._app import find_target, load, make, opened_app, unwrapped, user
 from phyxius.cli._check import check
 from phyxius.cli._demo import demo
 from phyxius.cli._diagram import diagram
@@ -79,9 +81,14 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
     try:
         with ExitStack() as stack:
             made = make(load(target), target, stack)
-            migrations = stack.enter_context(opened(opened_app(made, target, command=command, create=create)))
+            migrations = stack.enter_context(opened(opened_app(made, target)))
+            name = f"phyxius {command}, {user()} on {socket.gethostname()}"
+
+            def open_stores(migration: Migration[Any]) -> None:
+                stack.enter_context(opened(opened_stores(migration, name=name, create=create)))
+
             try:
-                ended = _COMMANDS[command](Session(migrations, screen, traceback), **options)
+                ended = _COMMANDS[command](Session(migrations, screen, open_stores, traceback), **options)
             except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
                 ended = _interrupted(screen, interrupt)
             except Exception as error:  # the application is told of it, and may do with it what it likes

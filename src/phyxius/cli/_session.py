@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +21,13 @@ class Session:
     Attributes:
         migrations: They, by name.
         screen: Where to print.
+        open_stores: Opens what a migration is bound to, until the command has ended.
         traceback: Whether to show where an error came from.
     """
 
     migrations: Mapping[str, Migration[Any]]
     screen: Screen
+    open_stores: Callable[[Migration[Any]], None]
     traceback: bool = False
 
     def trace(self, found: Iterable[object]) -> None:
@@ -34,8 +36,8 @@ class Session:
             if self.traceback and isinstance(each, Exception):
                 self.screen.trace(each)
 
-    def named(self, name: str) -> Subject:
-        """One of them.
+    def known(self, name: str) -> Subject:
+        """One of them, whose stores may not be open.
 
         Raises:
             CommandError: There is no such one.
@@ -43,6 +45,17 @@ class Session:
         if name not in self.migrations:
             raise CommandError(f"there is no migration {name!r}; there are: {', '.join(self.migrations)}", Exit.USAGE)
         return Subject(self.migrations[name])
+
+    def named(self, name: str) -> Subject:
+        """One of them, with its stores open. Those of the others stay as they are, and may be away.
+
+        Raises:
+            CommandError: There is no such one.
+            Exception: The error of the stores, if they cannot be used.
+        """
+        subject = self.known(name)
+        self.open_stores(subject.migration)
+        return subject
 
 
 @attrs.frozen

@@ -33,10 +33,11 @@ class Standing:
     error: Exception | None = None
 
     @classmethod
-    def of(cls, subject: Subject) -> Standing:
+    def of(cls, session: Session, subject: Subject) -> Standing:
         """Look; what a store raises is told of its own migration, and hides no other."""
         found = cls(subject)
         try:
+            session.open_stores(subject.migration)
             found.phase = subject.phase()
             found.since = subject.since()
             subject.check_order()
@@ -108,10 +109,10 @@ class Standing:
 
 def status(session: Session, *, names: Sequence[str]) -> Exit:
     """Show some migrations, or all."""
-    subjects = [session.named(name) for name in names or session.migrations]
+    subjects = [session.known(name) for name in names or session.migrations]
     found: list[Standing] = []
     for subject in subjects:
-        standing = Standing.of(subject)
+        standing = Standing.of(session, subject)
         session.trace([standing.error])
         session.screen.show([*([Line(Text())] if found else []), *standing.lines()])
         found.append(standing)
