@@ -59,9 +59,8 @@ class _InParity:
 
     def __str__(self) -> str:
         least = counted(self.min_comparisons, self.wording.comparison)
-        allowed = f"at most a share of {self.max_mismatch_rate:g}" if self.max_mismatch_rate else "none"
         cohorts = f" in each cohort by {self.by if isinstance(self.by, str) else described(self.by)}" if self.by else ""
-        return f"at least {least}{cohorts}, {allowed} of them different or failed"
+        return f"at least {least}{cohorts}, {self._allowed} of them different or failed"
 
     def __call__(self, window: JournalWindow) -> Evidence[dict[str, Any]]:
         cohorts: dict[str, Counter[str]] = {}
@@ -123,6 +122,10 @@ class _InParity:
             return "(in flight or lost, so not known)"
 
     @property
+    def _allowed(self) -> str:
+        return f"at most a share of {self.max_mismatch_rate:g}" if self.max_mismatch_rate else "none"
+
+    @property
     def _nowhere(self) -> str:
         return f"(without {self.by})"
 
@@ -132,7 +135,7 @@ class _InParity:
         if judged and (mismatched + errored) / judged > self.max_mismatch_rate:
             return (
                 f"{where}{mismatched:,} mismatched and {errored:,} errored beside {matched:,} matched "
-                f"{self.wording.attempts}; a share of {self.max_mismatch_rate:g} is allowed: look at their events "
+                f"{self.wording.attempts}; {self._allowed} is allowed: look at their events "
                 f"(and at the calls in flight beyond their timeout), {self.wording.remedy}, then wait until they have "
                 "left the window"
             )
