@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phyxius.cli._demo import _process
 from phyxius.cli._demo._process import Process
-from phyxius.cli._exits import CommandError
+from phyxius.cli._exits import CommandError, Terminated
 
 SHOP = """
 import contextlib
@@ -81,6 +84,35 @@ def test_one_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="shop-2 is gone, with -9"):
         process.send(elapse=1)
     process.discard()
+
+
+@pytest.mark.parametrize("sent, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_an_interrupt_while_it_starts_leaves_none(
+    sent: signal.Signals, raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even at the moment when it is there and nobody knows it yet."""
+    shop(tmp_path)
+    started: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(sent)
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(raised):
+            Process(tmp_path, "shop-1")
+        assert signal.getsignal(signal.SIGTERM) is terminate
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    [process] = started
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_what_it_had_said_is_heard(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,40 @@ from phyxius.cli._exits import CommandError
 _PATIENCE = 60.0
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have interrupts wait, as one in the middle would leave a process that nobody knows of."""
+    held: list[int] = []
+    handlers = {
+        each: signal.signal(each, lambda number, _: held.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for number in held:
+            signal.raise_signal(number)
+
+
 class Process:
     """The process of the shop, and the pipes to it."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.name = name
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", f"{__package__}._worker", name],
-            cwd=directory,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C is for the demonstration, which ends this one, too
-        )
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, name=f"reads {name}", daemon=True).start()
         with contextlib.ExitStack() as stack:
-            stack.callback(self.discard)
+            with _undisturbed():
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    [sys.executable, "-m", f"{__package__}._worker", name],
+                    cwd=directory,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    encoding="utf-8",
+                    start_new_session=True,  # a Ctrl-C is for the demonstration, which ends this one, too
+                )
+                stack.callback(self.discard)
+                threading.Thread(target=self._read, name=f"reads {name}", daemon=True).start()
             self.receive()
             stack.pop_all()
 
