@@ -72,14 +72,18 @@ def _complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list
     return complete
 
 
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_traceback = click.option("--traceback", is_flag=True, help="Show where an error came from.")
+
+
 def _common(function: F) -> F:
     """The options that every command has which works on an application."""
     for option in (
-        click.option("--traceback", is_flag=True, help="Show where an error came from."),
+        _traceback,
         click.option(
             "--create", is_flag=True, help="Make the file or the tables of the stores, if they are not there."
         ),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        _json,
         click.option(
             "--app",
             metavar="MODULE:NAME",
@@ -292,13 +296,14 @@ def diagram(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option(
     "--keep",
     metavar="DIRECTORY",
     type=click.Path(path_type=Path),
     help="Keep its files there, to look around with phyxius, sqlite3 and an editor.",
 )
+@_json
+@_traceback
 def demo(**options: Any) -> None:
     """Watch a whole migration, of 20,000 rows under traffic.
 

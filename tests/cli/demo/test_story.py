@@ -22,7 +22,6 @@ from phyxius.cli._demo import _story
 from phyxius.cli._demo._story import Story
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
-from tests.cli.support import Ended, phyxius
 from tests.docs.support import pattern_of
 from tests.programs import running
 from tests.source import ROOT
@@ -55,14 +54,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         with (directory / "screen").open("w", encoding="utf-8") as screen:
             os.dup2(screen.fileno(), 1)
             sys.stdout = screen
-            code = run("demo", as_json=False, keep=directory / "kept")
+            code = run("demo", as_json=False, keep=directory / "kept here")
     finally:
         sys.stdout = stdout
         os.dup2(beside, 1)
         os.close(beside)
     text = (directory / "screen").read_text(encoding="utf-8")
     assert code == Exit.DONE, text
-    return Told(text, directory / "kept")
+    return Told(text, directory / "kept here")
 
 
 def test_phases_are_entered_in_order(told: Told) -> None:
@@ -125,7 +124,10 @@ def test_nothing_moves_a_cursor_in_a_pipe(told: Told) -> None:
 
 
 def test_what_it_keeps_is_an_application(told: Told) -> None:
-    """In the directory that it keeps the command works, and the mended code is there."""
+    """In the directory that it keeps the command works, as pasted from its last line, and the mended code is there."""
+    pasted = ["sh", "-c", told.text.splitlines()[-1]]
+    shown = subprocess.run(pasted, cwd="/", capture_output=True, text=True, check=True)
+    assert "contract → [drop]" in shown.stdout
     command = [sys.executable, "-m", "phyxius_cli", "history", "quotes", "--json"]
     done = subprocess.run(command, cwd=told.directory, capture_output=True, text=True, check=True)
     history = json.loads(done.stdout)["history"]
@@ -188,26 +190,6 @@ def test_interrupts_leave_nothing(sent: signal.Signals, code: int, tmp_path: Pat
         assert demo.end(sent) == code
     assert ("interrupted" if sent is signal.SIGINT else "terminated") in demo.output
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["a file", "a directory that is not empty"])
-def test_it_overwrites_nothing(kind: str, tmp_path: Path) -> None:
-    """What is there already stays."""
-    place = tmp_path / "there"
-    if kind == "a file":
-        place.write_text("mine")
-    else:
-        place.mkdir()
-        (place / "mine").touch()
-    told = f"phyxius: {place} is there already; name a new directory, or an empty one\n"
-    assert phyxius("demo", "--keep", str(place)) == Ended(Exit.USAGE, "", told)
-
-
-def test_what_nobody_keeps_is_removed() -> None:
-    """Nobody has to clean up."""
-    with _story._directory(Screen.of(sys.stdout, sys.stderr), None) as directory:
-        (directory / "shop.db").touch()
-    assert not directory.exists()
 
 
 def test_json(tmp_path: Path) -> None:

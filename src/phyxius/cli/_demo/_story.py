@@ -8,14 +8,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from phyxius.cli._demo._clients import Clients, checksum
+from phyxius.cli._demo._place import place
 from phyxius.cli._demo._process import Process
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
@@ -46,23 +45,9 @@ def demo(screen: Screen, keep: Path | None) -> Exit:
     Raises:
         CommandError: It went otherwise than it should.
     """
-    with _directory(screen, keep) as directory:
+    with place(screen, keep) as directory:
         Story(screen, directory).tell()
     return Exit.DONE
-
-
-@contextmanager
-def _directory(screen: Screen, keep: Path | None) -> Iterator[Path]:
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="phyxius-demo-") as name:
-            yield Path(name)
-        return
-    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise CommandError(f"{keep} is there already; name a new directory, or an empty one", Exit.USAGE)
-    keep.mkdir(parents=True, exist_ok=True)
-    yield keep.absolute()
-    told = f"{keep}; look around there with `phyxius status`, or read shop.py"
-    screen.say(told, lead="kept      ", lead_style="bold")
 
 
 class Story:
@@ -110,7 +95,7 @@ class Story:
         self._screen.say("A shop moves its quotes to a new table, and goes on selling all the while.", style="bold")
         self._screen.say(
             f"It has {len(self._clients.accepted):,} rows in SQLite. Its clock is simulated, so that a month goes by at"
-            f" once; all else is real, the tables, the processes, and each number here. Its files: {self._directory}"
+            " once; all else is real, the tables, the processes, and each number here."
         )
 
     def _expand(self) -> None:
