@@ -308,8 +308,9 @@ def demo(**options: Any) -> None:
     """Watch a whole migration, of 20,000 rows under traffic.
 
     A shop moves its quotes to a new table: with dual writes, a copy that is killed half-way, reads that are compared
-    and find a bug, two weeks of silence, and no row lost. It needs no application and takes less than a minute. Its
-    clock is simulated; all else is real.
+    and find a bug, two weeks of silence, and no row lost. It needs no application and takes less than a minute.
+    Scripted are the requests, the bug and the moment of the kill, and the clock is simulated; processes, kill, database
+    and numbers are real.
     """
     _run("demo", **options)
 

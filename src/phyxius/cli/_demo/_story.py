@@ -94,8 +94,9 @@ class Story:
         self._clients = Clients(self._sql("SELECT number, customer, total FROM quotes"))
         self._screen.say("A shop moves its quotes to a new table, and goes on selling all the while.", style="bold")
         self._screen.say(
-            f"It has {len(self._clients.accepted):,} rows in SQLite. Its clock is simulated, so that a month goes by at"
-            " once; all else is real, the tables, the processes, and each number here."
+            f"It has {len(self._clients.accepted):,} rows in SQLite. Scripted are the requests, a bug and the moment of"
+            " a kill; the clock is simulated, so that a month goes by at once. Real are the processes, the kill and the"
+            " database, and each number is measured as it runs."
         )
 
     def _expand(self) -> None:
@@ -120,16 +121,20 @@ class Story:
         [(there,)] = self._sql("SELECT count(*) FROM sales_documents WHERE number <= ?", last)
         self._say(
             f"kill -9 {pid}: the process is gone, with {self._clients.waiting} requests and a batch under way. It had"
-            f" reported {reported:,} rows, and {there:,} are there. Five minutes later somebody looks:",
+            f" reported {reported:,} rows, and {there:,} are there.",
             style="red",
+        )
+        self._say(
+            "Five minutes later somebody looks. Before the shop may read the new table, all has to be copied; for a day"
+            " each save must have gone to both tables (both_written), and reads of both must have agreed (reads_agree)."
         )
         self._tell_time(self._now + 5 * _MINUTE)
         self._phyxius("check", "quotes", expect=Exit.REFUSED)
         self._start()
         again = self._clients.ask_again(self._shop)
         self._say(
-            "What it may have done in its last seconds nobody knows, so they prove nothing; that day has to be over."
-            f" {self._shop.name} takes its place, {again} requests are made again, and the copy goes on."
+            "Nobody knows what the process did in its last seconds. So they prove nothing, and the day begins after"
+            f" them. {self._shop.name} takes its place, {again} requests are made again, and the copy goes on."
         )
         self._traffic(_SECOND)
         self._copy(reported, last, last)
@@ -168,7 +173,11 @@ class Story:
 
     def _drop(self) -> None:
         self._act("The old table goes")
-        self._say("Requests that began before that step wrote to both tables once more. Nothing is dropped under them.")
+        self._say(
+            "The shop writes to the new table alone now. But requests that began before that step wrote to both once"
+            " more, and nothing is dropped under them."
+        )
+        self._say("As there is no way back from the last phase, the command asks before it; --yes answers that.")
         self._phyxius("advance", "quotes", "--to", "drop", "--yes", expect=Exit.REFUSED)
         self._say("An hour goes by.")
         self._traffic(_HOUR + _MINUTE, reads=200, saves=10)
