@@ -296,6 +296,7 @@ def diagram(**options: Any) -> None:
 
 
 @main.command()
+@click.option("--fast", is_flag=True, help="Do not pause between its steps, as it does on a terminal.")
 @click.option(
     "--keep",
     metavar="DIRECTORY",

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,9 +20,10 @@ import pytest
 
 from phyxius.cli import run
 from phyxius.cli._demo import _story
-from phyxius.cli._demo._story import Story
+from phyxius.cli._demo._story import Story, pause_for
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
+from tests.cli.support import COMMAND, process, terminal
 from tests.docs.support import pattern_of
 from tests.programs import running
 from tests.source import ROOT
@@ -54,7 +56,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         with (directory / "screen").open("w", encoding="utf-8") as screen:
             os.dup2(screen.fileno(), 1)
             sys.stdout = screen
-            code = run("demo", as_json=False, keep=directory / "kept here")
+            code = run("demo", as_json=False, keep=directory / "kept here", fast=False)
     finally:
         sys.stdout = stdout
         os.dup2(beside, 1)
@@ -142,7 +144,7 @@ def test_what_it_keeps_is_an_application(told: Told) -> None:
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
     """A story that has begun."""
-    story = Story(Screen.of(sys.stdout, sys.stderr), tmp_path)
+    story = Story(Screen.of(sys.stdout, sys.stderr), tmp_path, [].append)
     story._prepare()
     story._start()
     yield story
@@ -190,6 +192,46 @@ def test_interrupts_leave_nothing(sent: signal.Signals, code: int, tmp_path: Pat
         assert demo.end(sent) == code
     assert ("interrupted" if sent is signal.SIGINT else "terminated") in demo.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_waits_for_those_who_read(story: Story) -> None:
+    """After each command, and before the heading that follows."""
+    pauses: list[float] = []
+    story._pause = pauses.append
+    story._phyxius("status")
+    story._phyxius("check", "quotes", expect=Exit.REFUSED)
+    story._act("The next one")
+    assert pauses == [_story._TO_READ, _story._TO_READ_MUCH, _story._TO_READ]
+
+
+def test_it_waits_for_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a terminal alone, unless it is to be fast, or is the one of a build server."""
+    monkeypatch.delenv("CI", raising=False)
+    with terminal(80) as (_, slave), open(slave, "w") as shown, (tmp_path / "file").open("w") as file:  # noqa: PTH123
+        watched = Screen.of(shown, sys.stderr)
+        assert pause_for(watched, fast=False) is time.sleep
+        nobody = [
+            pause_for(watched, fast=True),
+            pause_for(Screen.of(shown, sys.stderr, as_json=True), fast=False),
+            pause_for(Screen.of(file, sys.stderr), fast=False),
+        ]
+        monkeypatch.setenv("CI", "true")
+        nobody.append(pause_for(watched, fast=False))
+    for pause in nobody:
+        assert pause is not time.sleep
+        pause(3600)
+
+
+def test_a_key_ends_it(tmp_path: Path) -> None:
+    """At once, and what is left half done is told."""
+    with process([*COMMAND, "demo", "--keep", "kept"], tmp_path, CI="") as demo:
+        demo.wait_for("measured as it runs")
+        demo.type("\x03")
+        ended = demo.ended()
+    assert ended.exit == Exit.INTERRUPTED
+    assert "until it broke off; it may be deleted" in " ".join(ended.seen.split())
+    assert ended.seen.endswith("phyxius: interrupted; nothing is torn\n")
+    assert (tmp_path / "kept" / "shop.py").exists()
 
 
 def test_json(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,7 @@ _KILLED_AT = 0.6
 _AT_ONCE = 200
 _NO_TIME, _SECOND = timedelta(0), timedelta(seconds=1)
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+_TO_READ, _TO_READ_MUCH = 1.0, 2.0  # seconds, where somebody watches
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _BUG, _MENDED = "return int(float(total) * 100)", "return int(Decimal(total) * 100)"
 
@@ -35,27 +38,35 @@ _WRONG = """SELECT number, total, printf('%d.%02d', cents / 100, cents % 100) AS
             FROM quotes JOIN sales_documents USING (number) WHERE total <> wrong ORDER BY number LIMIT 1"""
 
 
-def demo(screen: Screen, keep: Path | None) -> Exit:
+def demo(screen: Screen, keep: Path | None, *, fast: bool) -> Exit:
     """Tell the story on files of its own.
 
     Args:
         screen: Where.
         keep: The directory for the files, which is made; None for one that is removed in the end.
+        fast: Whether to leave out the pauses that somebody who watches is given to read.
 
     Raises:
         CommandError: It went otherwise than it should.
     """
     with place(screen, keep) as directory:
-        Story(screen, directory).tell()
+        Story(screen, directory, pause_for(screen, fast=fast)).tell()
     return Exit.DONE
+
+
+def pause_for(screen: Screen, *, fast: bool) -> Callable[[float], object]:
+    """What waits for as many seconds where somebody may be reading, and nowhere else."""
+    watched = screen.out.file.isatty() and not screen.as_json and not os.environ.get("CI")
+    return time.sleep if watched and not fast else lambda _: None
 
 
 class Story:
     """What happens, and in which order."""
 
-    def __init__(self, screen: Screen, directory: Path) -> None:
+    def __init__(self, screen: Screen, directory: Path, pause: Callable[[float], object]) -> None:
         self._screen = screen
         self._directory = directory
+        self._pause = pause
         self._now = _BEGIN
         self._watch = create_system_clock()
         self._began = self._watch.now()
@@ -124,6 +135,7 @@ class Story:
             f" reported {reported:,} rows, and {there:,} are there.",
             style="red",
         )
+        self._pause(_TO_READ)
         self._say(
             "Five minutes later somebody looks. Before the shop may read the new table, all has to be copied; for a day"
             " each save must have gone to both tables (both_written), and reads of both must have agreed (reads_agree)."
@@ -149,6 +161,7 @@ class Story:
             f"A bug in the new path! Quote {number} is {total} in quotes, {wrong} in sales_documents. It is mended:"
         )
         self._mend()
+        self._pause(_TO_READ)
         self._restart()
         self._phyxius("advance", "quotes", "--to", "flip", expect=Exit.REFUSED)
         self._say("And what the bug has copied is still there. It is copied again, and another day goes by.")
@@ -219,6 +232,7 @@ class Story:
     # -- what it is told with
 
     def _act(self, title: str) -> None:
+        self._pause(_TO_READ)
         self._screen.say("")
         self._screen.rule(f"{self._now:%b %d}  {title}")
 
@@ -246,6 +260,7 @@ class Story:
             raise CommandError(f"phyxius {shlex.join(args)} ended with {code}, and should have ended with {expect:d}")
         if self._shop.is_running:
             self._traffic(_SECOND)
+        self._pause(_TO_READ_MUCH if args[0] in ("check", "history") else _TO_READ)
 
     def _sql(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self._directory / "shop.db", timeout=30)) as database, database:
