@@ -100,6 +100,7 @@ def test_a_part_is_told_as_the_whole_only_if_it_is(part: timedelta, whole: timed
     "value, told",
     [
         ({"count": 0, "names": ["a", "é"], "who": "ada"}, 'count 0, names ["a", "é"], who ada'),
+        ({"counts": {"matched": 1, "of": {"a": 2}}, "none": {}}, "counts (matched 1, of (a 2)), none {}"),
         ({}, "{}"),
         ([1, None], "[1, null]"),
         ("text", "text"),
@@ -112,7 +113,7 @@ def test_a_part_is_told_as_the_whole_only_if_it_is(part: timedelta, whole: timed
         ("x" * 301, "x" * 299 + "…"),
         ("x" * 300, "x" * 300),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_value(value: object, told: str) -> None:
     """In one short line, whatever it is made of."""

@@ -71,10 +71,7 @@ def brief(value: object) -> str:
     value = to_json_value(value, fallback=represented)
     if (signed := _signed(value)) is not None:
         return signed
-    if isinstance(value, Mapping) and value:
-        text = ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
-    else:
-        text = _plain(value)
+    text = _listed(value) if isinstance(value, Mapping) and value else _plain(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
@@ -93,7 +90,13 @@ def _signature(kept: Any) -> str:
     return f"{kept['signer']} ({when(datetime.fromisoformat(kept['signed_at']))}{note})"
 
 
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {_plain(each)}" for key, each in values.items())
+
+
 def _plain(value: object) -> str:
+    if isinstance(value, Mapping) and value:
+        return f"({_listed(value)})"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
