@@ -196,6 +196,8 @@ def test_a_phase_that_it_does_not_have(shop: Shop) -> None:
     unnamed = phyxius("advance", "quotes")
     assert unnamed.exit == 2
     assert unnamed.err.endswith("do not move it twice: phyxius advance quotes --to flip\n")
+    shop.has(in_memory(initial="flip"))
+    assert phyxius("advance", "quotes") == Ended(3, "", "phyxius: quotes is at its last phase; nothing is left to do\n")
 
 
 # -- the last phase
