@@ -56,8 +56,9 @@ class Inquiry:
         age = timedelta(microseconds=age_ns // 1_000)
         if age < self.limit:
             return self.findings
-        late = f"the event loop stood still: the step could only be taken {span(age)} after the question"
-        return {name: TimeoutError(f"{late}, and {span(self.limit)} is the most") for name in self.findings}
+        late = f"{span(age)} went by from the question to the step, and {span(self.limit)} is the most"
+        why = "the event loop or the machine stood still, or its clock was set"
+        return {name: TimeoutError(f"{late}: {why}; ask again") for name in self.findings}
 
 
 @attrs.frozen
