@@ -104,8 +104,9 @@ def _subject(*, required: bool) -> Callable[[F], F]:
     """The phase and the source that a signature is for."""
 
     def add(function: F) -> F:
+        which = "The source of evidence; the only one that asks for signatures, unless given."
         source = click.option(
-            "--source", shell_complete=_complete("sources"), help="The source to sign for; the only one unless given."
+            "--source", shell_complete=_complete("sources"), help=which if required else "Only those for this source."
         )
         help_ = "The phase that the signature lets the migration enter." if required else "Only those for this phase."
         to = click.option("--to", required=required, metavar="PHASE", shell_complete=_complete("phases"), help=help_)
@@ -186,7 +187,7 @@ def check(**options: Any) -> None:
 
     All the evidence for its next phase is asked. Each source tells its verdict, what it saw and what it needs; a
     journal window how much of it is covered, what is missing and whose it is; and when it can pass at the earliest.
-    Ends with 0 if `advance` would move now.
+    Ends with 0 if `advance` would move now. In a pipe --watch prints what has changed.
     """
     _run("check", **options)
 
@@ -208,14 +209,14 @@ def advance(**options: Any) -> None:
 
 @main.command()
 @_name
-@click.option("--since", type=DURATION, help="Refusals of no longer ago than this, such as 30d.")
+@click.option("--since", type=DURATION, help="Nothing older than this, such as 30d.")
 @click.option("--all", "every", is_flag=True, help="Show each refusal, and not repetitions as one.")
 @_common
 def history(**options: Any) -> None:
     """Show how NAME got where it is.
 
     Steps with their evidence, refusals between them, amended orders of phases: from the stores, so that it outlives
-    processes.
+    processes. Refusals that say the same, but for numbers, are shown as one.
     """
     _run("history", **options)
 
@@ -270,7 +271,8 @@ def amend(**options: Any) -> None:
     """Have the stores adopt a changed order of phases.
 
     The stores keep the order of phases that NAME had, and this has them take over the one that the application has now.
-    Phases still ahead may be added, changed, reordered or dropped. Run it before the new build is rolled out.
+    Phases still ahead may be added, changed, reordered or dropped; signatures for them have to be given again. Run it
+    before the new build is rolled out.
     """
     _run("amend", **options)
 
@@ -289,6 +291,7 @@ def prune(**options: Any) -> None:
 
 @main.command()
 @_name
+@click.option("--unmarked", is_flag=True, help="Do not ask the stores where it is, as for a build without a database.")
 @_common
 def diagram(**options: Any) -> None:
     """Print NAME as a Mermaid diagram, its phase marked."""

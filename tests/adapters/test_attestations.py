@@ -105,7 +105,10 @@ async def test_a_signature_says_what_it_is_for(stores: SqlStores, phyxius_clock:
     assert await stores.attestations.revoke(spec, to="flip", source="dba", signer="ada", by="bob", note="no") == 1
     (read,) = await stores.attestations.signatures(spec, to="flip", source="dba")
     assert read == attrs.evolve(
-        pickle.loads(pickle.dumps(expected)), revoked_at=pickle.loads(pickle.dumps(phyxius_clock.now()))
+        pickle.loads(pickle.dumps(expected)),
+        revoked_at=pickle.loads(pickle.dumps(phyxius_clock.now())),
+        revoked_by="bob",
+        revoked_why="no",
     )
 
 

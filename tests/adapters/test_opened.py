@@ -140,5 +140,5 @@ def test_what_signatures_are_demanded(tmp_path: Path) -> None:
     def told(evidence: AttestationEvidence[Any]) -> str:
         return demand_of(evidence)
 
-    assert told(signed_off()) == "signed by 1 person"
-    assert told(signed_off(2, ["bob", "ada"], DAY)) == "signed by 2 people of ada, bob within 1 day, 0:00:00"
+    assert told(signed_off()) == "a signature by 1 person"
+    assert told(signed_off(2, ["bob", "ada"], DAY)) == "signatures by 2 people of ada, bob, no older than 1 day"

@@ -101,7 +101,7 @@ HALF = """\
 quotes  flip → contract
  ✗ no_legacy_reads  "quote.read_old" in the last 14 days: no events
    why       the journal cannot vouch for the whole window: 9 days of 14 days missing, most of it from \
-2025-12-23T12:00:00+00:00 to 2026-01-01T12:00:00+00:00 (the store holds nothing from before then); \
+2025-12-23 12:00:00 UTC to 2026-01-01 12:00:00 UTC (the store holds nothing from before then); \
 wait until that has left the window
    covered   ███████░░░░░░░░░░░░░ 5 of 14 days
    missing   9 days from 2025-12-23 12:00:00 UTC: the store holds nothing from before then
@@ -116,14 +116,12 @@ quotes  flip → contract
    why       the journal cannot vouch
              for the whole window: 9
              days of 14 days missing,
-             most of it from
-             2025-12-23T12:00:00+00:00
-             to
-             2026-01-01T12:00:00+00:00
-             (the store holds nothing
-             from before then); wait
-             until that has left the
-             window
+             most of it from 2025-12-23
+             12:00:00 UTC to 2026-01-01
+             12:00:00 UTC (the store
+             holds nothing from before
+             then); wait until that has
+             left the window
    covered   ███████░░░░░░░░░░░░░ 5 of
              14 days
    missing   9 days from 2025-12-23
@@ -163,7 +161,7 @@ def test_a_window(quotes_in: Quotes) -> None:
 
 SIGN = """\
 quotes  dual_write → flip
- ✗ parity_signed  signed by 1 person
+ ✗ parity_signed  a signature by 1 person
    why       1 signature is wanted, and it has none; sign with `phyxius sign` or attestations.sign(...)
    to do     phyxius sign quotes --to flip --source parity_signed
 NOT READY  flip is not proven safe

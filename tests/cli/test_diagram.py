@@ -45,6 +45,14 @@ def test_a_diagram(quotes_in: Quotes) -> None:
     assert told == {"migration": "quotes", "phase": "flip", "mermaid": DIAGRAM.rstrip()}
 
 
+def test_an_unmarked_diagram(quotes_in: Quotes) -> None:
+    """No store is needed for it."""
+    unmarked = DIAGRAM.partition("    class ")[0]
+    assert phyxius("diagram", "quotes", "--unmarked") == Ended(0, unmarked)
+    told = phyxius("diagram", "quotes", "--unmarked", "--json").told
+    assert told == {"migration": "quotes", "phase": None, "mermaid": unmarked.rstrip()}
+
+
 def test_the_first_phase_and_several_sources(shop: Shop) -> None:
     """Nothing has passed; sources are below each other, and a step that demands nothing has none."""
     shop.has(in_memory(expand={"first": YES}, flip={"a": YES, "b": YES}, contract={}))

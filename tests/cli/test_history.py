@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from phyxius.adapters import opened_stores
 from phyxius.adapters.sqlite import open_file_stores
 from phyxius.blocking import opened, run
 from phyxius.clock import create_controlled_clock
-from phyxius.fp import Err, ok
+from phyxius.fp import Err, Ok, ok
 from phyxius.journal import Journal
 from phyxius.migration import create_memory_phase_store, create_migration, define_migration, schema_applied
 from phyxius.testing import FaultyPhaseStore
@@ -74,7 +75,8 @@ def told(quotes_in: Quotes, shop: Shop) -> Quotes:
         quotes_in.schema = answer
         phyxius("advance", "quotes", "--to", "dual_write")
     quotes_in.clock.advance_by(HOUR)
-    assert phyxius("advance", "quotes", "--to", "contract", "--yes").exit == 75
+    with opened(opened_stores(quotes_in.app, name="a service")):  # the command does not press for what is not next
+        assert not isinstance(run(quotes_in.app.advance("contract")), Ok)
     quotes_in.clock.advance_by(HOUR)
     evidence = {phase: each.evidence for phase, each in quotes_in.app.spec.phases.items()}
     contract, flip = evidence.pop("contract"), evidence.pop("flip")
@@ -97,13 +99,22 @@ def test_each_refusal(told: Quotes) -> None:
     assert "times since" not in each.out
 
 
-def test_no_older_refusals(told: Quotes) -> None:
-    """Steps are told all the same, however old."""
-    recent = phyxius("history", "quotes", "--since", "150m").out
-    assert "REFUSED contract" in recent
-    assert "BEGAN" in recent
-    assert "ADVANCED" in recent
-    assert "REFUSED dual_write" not in recent
+def test_nothing_older(told: Quotes) -> None:
+    """What happened in a time that ends now."""
+    recent = phyxius("history", "quotes", "--since", "90m").out
+    assert [line.split()[3] for line in recent.splitlines() if " UTC  " in line] == ["REFUSED", "AMENDED"]
+    assert phyxius("history", "quotes", "--since", "1s").out.count("UTC") == 1
+
+
+def test_what_differs_is_not_told_as_one(quotes_in: Quotes) -> None:
+    """But for numbers, which go on from one refusal to the next."""
+    quotes_in.make()
+    for reason in ("3 rows are left", "2 rows are left", "somebody else looks", "1 row is left"):
+        quotes_in.schema = failing(reason)
+        assert phyxius("advance", "quotes", "--to", "dual_write").exit == 75
+    told = phyxius("history", "quotes").out
+    assert told.count("REFUSED") == 3
+    assert "2 times since 2026-01-01 12:00:00 UTC)\n      schema_ready: 2 rows are left\n" in told
 
 
 def test_for_programs(told: Quotes) -> None:

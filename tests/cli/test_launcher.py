@@ -15,7 +15,7 @@ import pytest
 import phyxius_cli
 from phyxius.cli._exits import Exit
 from phyxius.fp import ok
-from phyxius.migration import schema_applied
+from phyxius.migration import attestation, schema_applied
 from tests.cli.support import HOSTILE, Ended, Shop, environment, in_memory, phyxius, piped
 
 COMMANDS = ["status", "check", "advance", "history", "sign", "revoke", "signatures", "amend", "prune", "diagram"]
@@ -30,7 +30,7 @@ OPTIONS = {
     "signatures": ["NAME", "--to PHASE", "--source TEXT"],
     "amend": ["NAME", "--why TEXT", "--who TEXT", "--yes"],
     "prune": ["--older-than DURATION", "--yes"],
-    "diagram": ["NAME"],
+    "diagram": ["NAME", "--unmarked"],
 }
 
 
@@ -242,7 +242,11 @@ def completing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """An application with names to complete."""
     shop.has(
         [
-            in_memory("quotes", expand={}, flip={"parity": schema_applied(lambda: ok(1))}),
+            in_memory(
+                "quotes",
+                expand={},
+                flip={"copied": schema_applied(lambda: ok(1)), "parity": attestation(lambda: ok(1))},
+            ),
             in_memory("orders", old={}, new={}),
         ]
     )

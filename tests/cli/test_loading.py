@@ -26,6 +26,13 @@ def test_what_is_no_name_of_an_application(shop: Shop, app: str) -> None:
     shows(phyxius("status", f"--app={app}"), f"--app {SUCH_AS} {app!r}", 2)
 
 
+def test_an_empty_name_of_an_application(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is not set, say: it stands for nothing else."""
+    shows(phyxius("status", "--app="), f"--app {SUCH_AS} ''", 2)
+    monkeypatch.setenv("PHYXIUS_APP", "shop")
+    shows(phyxius("status"), f"PHYXIUS_APP {SUCH_AS} 'shop'", 2)
+
+
 def test_no_application_at_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """All three ways to name one are told."""
     monkeypatch.setenv("PHYXIUS_APP", "")

@@ -47,7 +47,7 @@ quotes
   phase  expand → [dual_write] → flip → contract
   since  2026-01-01 12:00:00 UTC, 14 days ago
   next   flip, which demands
-         parity_signed  signed by 1 person
+         parity_signed  a signature by 1 person
 """
 NARROW = """\
 quotes
@@ -57,7 +57,7 @@ quotes
          days ago
   next   flip, which demands
          parity_signed
-         signed by 1 person
+         a signature by 1 person
 """
 
 
@@ -79,7 +79,7 @@ def test_from_the_first_phase_on(quotes_in: Quotes) -> None:
                 "phase": "dual_write",
                 "since": "2026-01-01T12:00:00+00:00",
                 "next_phase": "flip",
-                "demands": {"parity_signed": "signed by 1 person"},
+                "demands": {"parity_signed": "a signature by 1 person"},
                 "error": None,
             }
         ]
@@ -217,6 +217,16 @@ def test_another_order_of_phases(quotes_in: Quotes, shop: Shop) -> None:
     }
     assert (orders["phase"], orders["error"]) == ("old", None)
     assert phyxius("status", "orders").exit == 0
+
+
+def test_where_it_is_in_another_order(quotes_in: Quotes, shop: Shop) -> None:
+    """Its history tells that, where the phase store does not."""
+    quotes_in.make()
+    assert phyxius("advance", "quotes", "--to", "dual_write").exit == 0
+    shop.has(quotes_in.migration(expand={}, dual_write={}, backfill={}, contract={}))
+    assert "  recorded  expand → [dual_write] → flip → contract\n" in phyxius("status").out
+    (told,) = phyxius("status", "--json").told["migrations"]
+    assert (told["phase"], told["since"]) == ("dual_write", "2026-01-01T12:00:00+00:00")
 
 
 OLDER_BUILD = f"""\

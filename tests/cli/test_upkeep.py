@@ -65,6 +65,14 @@ def test_a_changed_order_is_asked_for(changed: Quotes) -> None:
     assert agreed.seen.endswith("AMENDED  quotes has revision 2 of its order: expand, dual_write, backfill, contract\n")
 
 
+@pytest.mark.parametrize("more", [["--why", " "], ["--why", "more", "--who", ""]], ids=["why", "who"])
+def test_an_amendment_without_a_reason(changed: Quotes, more: list[str]) -> None:
+    """It is kept with the order; so it is asked for before anything else."""
+    ended = phyxius("amend", "quotes", "--yes", *more)
+    assert (ended.exit, ended.out) == (2, "")
+    assert "is empty; say" in ended.err
+
+
 def test_an_order_that_changes_what_has_passed(quotes_in: Quotes, shop: Shop) -> None:
     """The stores refuse it."""
     quotes_in.at("dual_write")

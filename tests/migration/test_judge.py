@@ -317,7 +317,7 @@ def test_the_missing_witness_is_named() -> None:
     """The failure names what nobody declares, and how to declare it."""
     failure = refused(judged(source(), seen(witnessed=False)))
     assert failure.details == {"name": "quote.read"}
-    assert "but no recorder was there to see it, or not every one declares that it would" in failure.reason
+    assert "but no recorder in the window declares, or not every one, that it would" in failure.reason
     assert 'journal.declare("quote.read")' in failure.reason
 
 

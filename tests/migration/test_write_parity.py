@@ -95,9 +95,8 @@ async def test_a_write_that_failed() -> None:
             tables.write(number)
     failure = await verdict(journal)
     assert failure.reason == (
-        "0 mismatched and 1 errored beside 99 matched writes; none is allowed: look at their events (and at "
-        "the calls in flight beyond their timeout), mend what failed, write again what the secondary side lacks, then "
-        "wait until they have left the window"
+        "0 mismatched and 1 errored beside 99 matched writes; none is allowed: look at their events, "
+        "mend what failed, write again what the secondary side lacks, then wait until they have left the window"
     )
     assert failure.retry_at == journal.clock.now().wall + DAY + timedelta(microseconds=1)
     newest = failure.details["newest"]

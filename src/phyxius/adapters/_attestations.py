@@ -227,8 +227,8 @@ def _subject(spec: MigrationSpec[Any], to: str, source: str) -> tuple[str, str, 
 def signatures_of(connection: Connection, migration: str, to_phase: str, source: str) -> list[Signature]:
     """The signatures for a source of the transition into a phase, oldest first, revoked ones included."""
     rows = connection.execute(
-        "SELECT id, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns FROM {signatures}"
-        " WHERE migration = :migration AND to_phase = :to_phase AND source = :source ORDER BY id",
+        "SELECT id, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns, revoked_by, revoked_why"
+        " FROM {signatures} WHERE migration = :migration AND to_phase = :to_phase AND source = :source ORDER BY id",
         {"migration": migration, "to_phase": to_phase, "source": source},
     )
     return [
@@ -244,8 +244,10 @@ def signatures_of(connection: Connection, migration: str, to_phase: str, source:
             signed_at=Instant(wall_ns=signed_ns, mono_ns=None),
             expires_at=_instant(expires_ns),
             revoked_at=_instant(revoked_ns),
+            revoked_by=by,
+            revoked_why=why,
         )
-        for id_, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns in rows
+        for id_, revision, from_phase, signer, note, signed_ns, expires_ns, revoked_ns, by, why in rows
     ]
 
 

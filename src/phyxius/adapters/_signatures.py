@@ -34,6 +34,8 @@ class Signature:
         signed_at: When.
         expires_at: Until when it counts; None if it does not expire.
         revoked_at: When it was taken back; None if it stands.
+        revoked_by: Who took it back.
+        revoked_why: The note that they left.
     """
 
     id: int
@@ -47,6 +49,8 @@ class Signature:
     signed_at: Instant
     expires_at: Instant | None = None
     revoked_at: Instant | None = None
+    revoked_by: str | None = None
+    revoked_why: str | None = None
 
     def doubt(self, now: Instant, revision: int, from_phase: str, valid_for: timedelta | None = None) -> str | None:
         """Why it does not count now, for the step out of a phase in an order of them; None if it does."""
@@ -108,9 +112,10 @@ class Terms:
         return cls(quorum, frozenset(signers), valid_for)
 
     def __str__(self) -> str:
-        who = f"{self.quorum} {'person' if self.quorum == 1 else 'people'}"
+        who = "a signature by 1 person" if self.quorum == 1 else f"signatures by {self.quorum} people"
         among = f" of {', '.join(sorted(self.signers))}" if self.signers is not None else ""
-        return f"signed by {who}{among}" + (f" within {self.valid_for}" if self.valid_for else "")
+        age = f", no older than {self.valid_for}".removesuffix(", 0:00:00") if self.valid_for else ""
+        return f"{who}{among}{age}"
 
     def judge(
         self, signatures: Iterable[Signature], now: Instant, revision: int, from_phase: str, store: str

@@ -17,9 +17,9 @@ from phyxius.cli._check import Report, report_of, step
 from phyxius.cli._exits import CommandError, Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import TRACED, ago, briefly, quoted_command, when
+from phyxius.cli._words import TRACED, ago, briefly, quoted_command, readable, when
 from phyxius.clock import SystemClock
-from phyxius.fp import Ok, Result
+from phyxius.fp import Ok, Result, err
 from phyxius.migration import (
     Advanced,
     AdvanceError,
@@ -46,6 +46,8 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return _already_there(session, subject, before, to, quiet=quiet)
+    if (following := subject.following(before)) != to:  # nor does one that comes too early
+        return _end(session, subject, to, err(NotNext(to, before, following)), {}, quiet=quiet)
     if to == subject.order[-1] and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
     reports: dict[str, Report] = {}
@@ -57,27 +59,39 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
         else:
             screen.show([line])
 
-    if subject.following(before) == to:
-        show(step(subject, before, to))
+    show(step(subject, before, to))
     waiting = dict.fromkeys(subject.sources(to))
     try:
-        with screen.progress(_asking(waiting)) as update, _printing() as later:
+        with screen.progress(_asking(waiting, reports)) as update, _printing() as later:
 
             def told(answer: SourceAnswer) -> None:
                 again = answer.source in reports
                 reports[answer.source] = report = report_of(subject, to, answer.source, answer.verdict, answer.coverage)
                 waiting.pop(answer.source, None)
-                later(partial(update, _asking(waiting)))
+                later(partial(update, _asking(waiting, reports)))
                 later(partial(show, _asked(report, answer, again=again)))
 
             result = subject.plain.advance(to, on_answer=told)
-        exit_ = exit_of(subject, to, result)
-        if not quiet or exit_ not in _NOTHING_TO_DO:
+        if not quiet or exit_of(subject, to, result) not in _NOTHING_TO_DO:
             screen.show(held)
-            session.trace(report.verdict for report in reports.values())
-            _tell(session, subject, to, result, exit_, reports)
+        return _end(session, subject, to, result, reports, quiet=quiet)
     except KeyboardInterrupt as interrupt:
         return _interrupted(session, subject, before, interrupt)
+
+
+def _end(
+    session: Session,
+    subject: Subject,
+    to: str,
+    result: Result[Advanced[Any], AdvanceError[Any]],
+    reports: Mapping[str, Report],
+    *,
+    quiet: bool,
+) -> Exit:
+    exit_ = exit_of(subject, to, result)
+    if not quiet or exit_ not in _NOTHING_TO_DO:
+        session.trace(report.verdict for report in reports.values())
+        _tell(session, subject, to, result, exit_, reports)
     return exit_
 
 
@@ -128,13 +142,18 @@ def _already_there(session: Session, subject: Subject, phase: str, to: str, *, q
     return Exit.ALREADY_THERE
 
 
-def _asking(waiting: Mapping[str, object]) -> str:
-    return f"asking {', '.join(waiting)}" if waiting else "taking the step"
+def _asking(waiting: Mapping[str, object], reports: Mapping[str, Report]) -> str:
+    if waiting:
+        return f"asking {', '.join(waiting)}"
+    is_safe = all(report.kind == "ok" for report in reports.values())
+    return "taking the step" if is_safe else "recording the refusal"
 
 
 def _asked(report: Report, answer: SourceAnswer, *, again: bool) -> Line:
     first = next(iter(report.lines()))
-    text = Text(clean(report.reason), "yellow" if report.kind == "refused" else "red") if report.reason else first.text
+    text = first.text
+    if report.reason is not None:
+        text = Text(clean(readable(report.reason)), "yellow" if report.kind == "refused" else "red")
     notes = [briefly(answer.took)] if answer.took else []  # none by a controlled clock
     told = ", ".join([*notes, "asked again"] if again else notes)
     return Line(text, Text.assemble(first.lead, (f"{told}  " if told else "", "dim")), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib
 import inspect
+import os
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -56,8 +57,8 @@ def find_target(app: str | None, directory: Path) -> Target:
     Raises:
         CommandError: Neither does, or that is no name.
     """
-    if app:
-        return _target(app, directory, "--app")
+    if app is not None:
+        return _target(app, directory, "PHYXIUS_APP" if app == os.environ.get("PHYXIUS_APP") else "--app")
     for place in (directory, *directory.parents):
         path = place / "pyproject.toml"
         if (found := _configured(path)) is not None:

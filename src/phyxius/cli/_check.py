@@ -22,6 +22,7 @@ from phyxius.cli._words import (
     error_told,
     of_whole,
     quoted_command,
+    readable,
     represented,
     roughly,
     told,
@@ -93,7 +94,7 @@ class Report:
         lead = Text.assemble((f"{sign} ", f"bold {style}"), (clean(self.source), "bold"), "  ")
         yield Line(Text(clean(self.demand), "dim"), lead, 1)
         if self.reason is not None:
-            yield Line.of(self.reason, style=style, lead="why       ", indent=3)
+            yield Line.of(readable(self.reason), style=style, lead="why       ", indent=3)
         if self.coverage is not None:
             yield from _coverage_lines(self.coverage)
         if (observed := self._told_beside_reason()) not in (None, {}):
@@ -175,10 +176,10 @@ def check(session: Session, *, name: str, watch: bool, every: timedelta) -> Exit
 
 
 def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
-    screen, pause, before = session.screen, threading.Event(), None
+    screen, pause, before, away = session.screen, threading.Event(), None, ""
     with screen.display() as draw:
         while True:
-            readiness = _asked(session, subject, every, first=before is None)
+            readiness, away = _asked(session, subject, every, away, first=before is None)
             if readiness is not None:
                 has_changed = before != (before := (readiness.phase, _kinds(readiness)))
                 if draw is not None:
@@ -191,17 +192,23 @@ def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
             pause.wait(every.total_seconds())
 
 
-def _asked(session: Session, subject: Subject, every: timedelta, *, first: bool) -> Readiness[Any] | None:
-    """What is found; None where a store could not be asked. What fails at once is to be mended, and not waited for."""
+def _asked(
+    session: Session, subject: Subject, every: timedelta, away: str, *, first: bool
+) -> tuple[Readiness[Any] | None, str]:
+    """What is found, or why a store could not be asked. What fails at once is to be mended, and not waited for."""
     try:
-        return subject.plain.readiness()
+        readiness = subject.plain.readiness()
     except Exception as error:
         if first or of_error(error) is not Exit.BROKEN:
             raise
-        session.trace([error])
         session.screen.json({"error": error_told(error)})
-        session.screen.error(f"{told(error)}; asking again in {roughly(every)}")
-        return None
+        if (why := told(error)) != away:  # else it has been told
+            session.trace([error])
+            session.screen.error(f"{why}; asking again each {roughly(every)}")
+        return None, why
+    if away:
+        session.screen.note("it can be asked again")
+    return readiness, ""
 
 
 def _kinds(readiness: Readiness[Any]) -> Mapping[str, type]:

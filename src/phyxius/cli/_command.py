@@ -25,7 +25,7 @@ from phyxius.cli._exits import Exit, Terminated, of_error, of_interrupt
 from phyxius.cli._history import history
 from phyxius.cli._screen import Screen
 from phyxius.cli._session import Session
-from phyxius.cli._signatures import revoke, sign, signatures
+from phyxius.cli._signatures import is_signed, revoke, sign, signatures
 from phyxius.cli._status import status
 from phyxius.cli._upkeep import amend, prune
 from phyxius.cli._words import error_told, hint, told
@@ -156,6 +156,6 @@ def complete(kind: str, app: str | None, name: str | None) -> list[str]:
         offered = list(named)
     elif name in named:
         phases = named[name].spec.phases
-        sources = [source for phase in phases.values() for source in phase.evidence]
+        sources = [name for each in phases.values() for name, source in each.evidence.items() if is_signed(source)]
         offered = [str.__str__(phase) for phase in phases] if kind == "phases" else sources
     return [each for each in offered if shlex.quote(each) == each]

@@ -11,22 +11,28 @@ from phyxius.cli._status import cure_of_another_order
 from phyxius.migration import SpecChangedError
 
 
-def diagram(session: Session, *, name: str) -> Exit:
+def diagram(session: Session, *, name: str, unmarked: bool) -> Exit:
     """Print a migration in the language of Mermaid, with the phase that it is at marked."""
-    subject = session.named(name)
-    try:
-        phase = subject.phase()
-        subject.check_order()
-    except SpecChangedError as error:
-        told = f"{name}: {error.difference}; {cure_of_another_order(subject)}"
-        raise CommandError(told, Exit.CHANGED) from error
+    subject = session.known(name)
+    phase = None if unmarked else _phase(session, subject)
     lines = list(_mermaid(subject, phase))
     session.screen.json({"migration": name, "phase": phase, "mermaid": "\n".join(lines)})
     session.screen.show([Line.of(line) for line in lines], wrap=False)
     return Exit.DONE
 
 
-def _mermaid(subject: Subject, phase: str) -> Iterator[str]:
+def _phase(session: Session, subject: Subject) -> str:
+    session.open_stores(subject.migration)
+    try:
+        phase = subject.phase()
+        subject.check_order()
+    except SpecChangedError as error:
+        told = f"{subject.name}: {error.difference}; {cure_of_another_order(subject)}"
+        raise CommandError(told, Exit.CHANGED) from error
+    return phase
+
+
+def _mermaid(subject: Subject, phase: str | None) -> Iterator[str]:
     order = subject.order
     yield "flowchart LR"
     for number, each in enumerate(order):
@@ -34,6 +40,8 @@ def _mermaid(subject: Subject, phase: str) -> Iterator[str]:
     for number, to in enumerate(order[1:]):
         sources = "<br/>".join(map(_text, subject.sources(to)))
         yield f'    p{number} -->|"{sources}"| p{number + 1}' if sources else f"    p{number} --> p{number + 1}"
+    if phase is None:
+        return
     current = order.index(phase)
     if current:
         yield f"    class {','.join(f'p{number}' for number in range(current))} passed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +16,7 @@ from phyxius.blocking import run
 from phyxius.cli._exits import Exit
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import brief, when
+from phyxius.cli._words import brief, readable, when
 from phyxius.handler import HandlerEvent
 from phyxius.migration import JournalQuery, JournalWindow
 
@@ -44,7 +46,8 @@ class Entry:
         """What repetitions have in common."""
         if self.kind != "refused":
             return id(self)
-        return self.details["to"], self.details["type"], tuple(self.details["failures"]), tuple(self.details["errors"])
+        reasons = json.dumps(_reasons(self.details))
+        return self.details["to"], self.details["type"], re.sub(r"\d+", "0", reasons)  # counts and times go on
 
 
 def history(session: Session, *, name: str, since: timedelta | None, every: bool) -> Exit:
@@ -52,6 +55,8 @@ def history(session: Session, *, name: str, since: timedelta | None, every: bool
     subject, screen = session.named(name), session.screen
     window = _refused(subject, since)
     steps = sorted([*_steps(subject), *map(_refusal, window.events)], key=lambda entry: entry.at)
+    if since is not None:
+        steps = [entry for entry in steps if entry.at >= subject.now() - since]
     told = [entry.told() for entry in steps]
     screen.json({"migration": subject.name, "history": told, "truncated": window.truncated})
     screen.say(subject.name, style="bold")
@@ -110,11 +115,15 @@ def _lines(group: Sequence[Entry]) -> Iterator[Line]:
         times = f", {len(group):,} times since {when(group[0].at)}" if len(group) > 1 else ""
         told = f"{said['to'] or 'a step'} ({said['type']}{times})"
         yield Line(Text.assemble(("REFUSED ", "bold yellow"), clean(told)), lead, 2)
-        reasons = {name: failure["reason"] for name, failure in said["failures"].items()}
-        reasons |= {name: f"{error['type']}: {error['message']}" for name, error in said["errors"].items()}
-        yield from _told(reasons or {"": said["message"]})
+        yield from _told(_reasons(said))
+
+
+def _reasons(refusal: Mapping[str, Any]) -> dict[str, str]:
+    reasons = {name: failure["reason"] for name, failure in refusal["failures"].items()}
+    reasons |= {name: f"{error['type']}: {error['message']}" for name, error in refusal["errors"].items()}
+    return reasons or {"": refusal["message"]}
 
 
 def _told(texts: Mapping[str, str]) -> Iterator[Line]:
     for name, text in texts.items():
-        yield Line.of(text, lead=f"{clean(name)}: " if name else "", lead_style="cyan", indent=6)
+        yield Line.of(readable(text), lead=f"{clean(name)}: " if name else "", lead_style="cyan", indent=6)

@@ -190,7 +190,7 @@ class Screen:
             yield None
             return
         # An alternate screen would be gone at the end, with what was found.
-        live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+        live = Live(console=console, auto_refresh=False)  # too long a text is cut until the last time
 
         def draw(lines: Iterable[Line]) -> None:
             pieces = [piece for line in lines for piece in line.wrapped(console, self._width(console))]

@@ -89,14 +89,15 @@ def signatures(session: Session, *, name: str, to: str | None, source: str | Non
 
 
 def _check_source(subject: Subject, source: str) -> None:
-    found = [name for to in subject.order[1:] for name, each in subject.sources(to).items() if _is_signed(each)]
+    found = [name for to in subject.order[1:] for name, each in subject.sources(to).items() if is_signed(each)]
     if source not in found:
         there = f"it has: {', '.join(found)}" if found else "it has none"
         told = f"{subject.name} has no source {source!r} that asks for signatures; {there}"
         raise CommandError(told, Exit.USAGE)
 
 
-def _is_signed(source: object) -> bool:
+def is_signed(source: object) -> bool:
+    """Whether a source asks for signatures."""
     return isinstance(source, AttestationEvidence)
 
 
@@ -110,12 +111,12 @@ def _source(subject: Subject, to: str, source: str | None) -> tuple[str, Any]:
         (source,) = there
     if source in there:
         return source, there[source]
-    asked = {name: each for name, each in subject.sources(to).items() if _is_signed(each)}
+    asked = {name: each for name, each in subject.sources(to).items() if is_signed(each)}
     if source in asked:
         told = f'{source} of {to} looks elsewhere than in these stores ("{demand_of(asked[source])}"); sign there'
     elif there:
-        misspelt = "" if source is None else f", not for {source}"
-        told = f"{to} asks for signatures for {', '.join(there)}{misspelt}; say which with --source"
+        cure = "; say which with --source" if source is None else f", not for {source}"
+        told = f"{to} asks for signatures for {', '.join(there)}{cure}"
     else:
         told = f"{to} of {subject.name} asks for no signatures"
     raise CommandError(told, Exit.USAGE)
@@ -123,10 +124,23 @@ def _source(subject: Subject, to: str, source: str | None) -> tuple[str, Any]:
 
 def _state(subject: Subject, signature: Any, revision: int) -> str:
     if signature.revoked_at is not None:
-        return f"revoked {when(signature.revoked_at.wall)}"
+        return "revoked"
     if signature.expires_at is not None and signature.expires_at.wall <= subject.now():
-        return f"expired {when(signature.expires_at.wall)}"
-    return "counts" if signature.revision == revision else "for an earlier order of the phases"
+        return "expired"
+    return "counts" if signature.revision == revision else "overtaken"
+
+
+def _in_words(signature: Any, state: str) -> str:
+    match state:
+        case "revoked":
+            why = f": {signature.revoked_why}" if signature.revoked_why else ""
+            return f"revoked {when(signature.revoked_at.wall)} by {signature.revoked_by}{why}"
+        case "expired":
+            return f"expired {when(signature.expires_at.wall)}"
+        case "overtaken":
+            return "for an earlier order of the phases"
+        case _:
+            return state
 
 
 def _told(signature: Any, state: str) -> dict[str, Any]:
@@ -138,6 +152,8 @@ def _told(signature: Any, state: str) -> dict[str, Any]:
         "signed_at": signature.signed_at.wall,
         "expires_at": signature.expires_at.wall if signature.expires_at else None,
         "revoked_at": signature.revoked_at.wall if signature.revoked_at else None,
+        "revoked_by": signature.revoked_by,
+        "revoked_why": signature.revoked_why,
         "state": state,
     }
 
@@ -148,7 +164,7 @@ def _lines(subject: Subject, phase: str, source: str, stated: list[tuple[Any, st
     for signature, state in stated:
         style = "green" if state == "counts" else "yellow"
         note = f": {signature.note}" if signature.note else ""
-        text = Text.assemble(clean(f"{signature.signer}{note} "), (f"({state})", style))
+        text = Text.assemble(clean(f"{signature.signer}{note} "), (f"({clean(_in_words(signature, state))})", style))
         yield Line(text, Text(f"{when(signature.signed_at.wall)}  ", "dim"), 4)
     if not stated:
         yield Line.of("nobody has signed", indent=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -41,9 +42,18 @@ class Standing:
             found.phase = subject.phase()
             found.since = subject.since()
             subject.check_order()
+        except SpecChangedError as error:
+            found.error = error
+            found._look_back()
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             found.error = error
         return found
+
+    def _look_back(self) -> None:
+        """Where it is by its history: a phase store does not tell a build with other phases."""
+        with suppress(Exception):
+            if self.phase is None and (transitions := self.subject.transitions()):
+                self.phase, self.since = transitions[-1].to_phase, transitions[-1].at.wall
 
     @property
     def exit(self) -> Exit:

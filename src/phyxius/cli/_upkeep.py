@@ -17,6 +17,9 @@ from phyxius.migration import JournalWindowEvidence
 
 def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) -> Exit:
     """Have a store adopt the order of phases of the application."""
+    who = as_named(who)
+    if not why.strip():
+        raise CommandError("a reason is kept with the new order, and it is empty; say it with --why", Exit.USAGE)
     subject, screen = session.named(name), session.screen
     store: Any = subject.migration.phase_store
     orders = subject.orders()
@@ -40,7 +43,7 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
             f"Have the stores adopt the order of the application for {name}? Signatures given so far stop counting.",
             "--yes",
         )
-    revision = run(store.amend(subject.migration.spec, who=as_named(who), why=why))
+    revision = run(store.amend(subject.migration.spec, who=who, why=why))
     screen.json({"migration": name, "revision": revision, "phases": subject.order, "amended": True})
     told = f"{name} has revision {revision} of its order: {', '.join(subject.order)}"
     screen.say(told, lead="AMENDED  ", lead_style="bold green")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from phyxius.journal import to_json_value
 
 _UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
 _LONGEST = 300
+_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
 
 
 def when(moment: datetime) -> str:
@@ -88,6 +90,11 @@ def _signed(value: Any) -> str | None:
 def _signature(kept: Any) -> str:
     note = f": {kept['note']}" if kept["note"] else ""
     return f"{kept['signer']} ({when(datetime.fromisoformat(kept['signed_at']))}{note})"
+
+
+def readable(reason: str) -> str:
+    """A reason with its moments as people read them, and as this command tells all others."""
+    return _MOMENT.sub(lambda found: when(datetime.fromisoformat(found[0])), reason)
 
 
 def _listed(values: Mapping[str, object]) -> str:

@@ -131,7 +131,7 @@ def _doubted_silence(source: JournalWindowEvidence[object], window: JournalWindo
 
 
 def _unwitnessed(name: str | None, recorders: Sequence[str]) -> EvidenceFailure:
-    who, then = "no recorder was there to see it, or not every one declares", ""
+    who, then = "no recorder in the window declares, or not every one,", ", or start the application that records it"
     if recorders:
         then = "; then wait until those who did not have left the window"
         named = ", ".join(recorders[:5]) + (", ..." if len(recorders) > 5 else "")

@@ -73,7 +73,7 @@ class _InParity:
         learned: dict[str, Any] = {"counts": _counts(total), "overdue": len(overdue)}
         if (sample := _lowest_sample(window)) is not None:
             learned["sample"] = sample
-        problems = [self._wrong_name(window), self._problem(total)]
+        problems = [self._wrong_name(window), self._problem(total, overdue)]
         if isinstance(self.by, str) and cohorts.keys() <= {self._nowhere, "None"}:
             problems.append(
                 f'no attempt observed "{self.by}", so there are no cohorts to judge: mend the key if it is misspelt, '
@@ -82,7 +82,8 @@ class _InParity:
         if self.by is not None:
             shown = sorted(cohorts.items())[:_MOST_COHORTS]
             learned |= {"cohort_count": len(cohorts), "cohorts": {_cut(name): _counts(each) for name, each in shown}}
-            problems = [self._problem(each, f"cohort {_cut(name)}: ") for name, each in cohorts.items()] + problems
+            of_each = [self._problem(each, overdue, f"cohort {_cut(name)}: ") for name, each in cohorts.items()]
+            problems = of_each + problems
         for problem in problems:
             if problem is not None:
                 details = learned | _newest_that_failed(window)
@@ -129,15 +130,15 @@ class _InParity:
     def _nowhere(self) -> str:
         return f"(without {self.by})"
 
-    def _problem(self, counts: Mapping[str, int], where: str = "") -> str | None:
+    def _problem(self, counts: Mapping[str, int], overdue: Sequence[object], where: str = "") -> str | None:
         matched, mismatched, errored = (counts[each] for each in (Parity.MATCHED, Parity.MISMATCHED, Parity.ERRORED))
         judged = matched + mismatched + errored
         if judged and (mismatched + errored) / judged > self.max_mismatch_rate:
+            calls = " (and at the calls in flight beyond their timeout)" if overdue else ""
             return (
                 f"{where}{mismatched:,} mismatched and {errored:,} errored beside {matched:,} matched "
-                f"{self.wording.attempts}; {self._allowed} is allowed: look at their events "
-                f"(and at the calls in flight beyond their timeout), {self.wording.remedy}, then wait until they have "
-                "left the window"
+                f"{self.wording.attempts}; {self._allowed} is allowed: look at their events{calls}, "
+                f"{self.wording.remedy}, then wait until they have left the window"
             )
         compared = matched + mismatched
         if compared < self.min_comparisons:

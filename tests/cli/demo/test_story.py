@@ -243,7 +243,7 @@ def test_json(tmp_path: Path) -> None:
     assert proof["rows"]["accepted"] == proof["rows"]["stored"]
     assert proof["sha256"]["accepted"] == proof["sha256"]["stored"]
     assert proof["requests"]["failed"] == []
-    assert proof["refused"] == 6
+    assert proof["refused"] == 4
     assert proof["seconds"] > 0
     assert done.stderr == ""
 

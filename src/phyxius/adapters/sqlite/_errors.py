@@ -24,7 +24,7 @@ FileProblem: TypeAlias = Literal[
 ]
 
 _PROBLEMS: dict[FileProblem, str] = {
-    "missing": "it is not there, and was not made (create=False); look at the path, or restore the file",
+    "missing": "it is not there; look at the path, or restore the file",
     "foreign": "it is not a file of this library, and was left as it is; give another path",
     "newer": "a newer version of this library wrote it, and this one leaves it alone; upgrade phyxius-migration here",
     "other_clock": "this process would stamp its rows by another clock than the rest, and nobody would see them where"
