@@ -24,11 +24,13 @@ from phyxius.migration import (
     Committed,
     Conflict,
     EvidenceErrored,
+    EvidenceOvertakenError,
     EvidenceSnapshot,
     Migration,
     SpecError,
     StoreErrored,
     Transition,
+    attestation,
     create_migration,
     schema_applied,
 )
@@ -55,6 +57,45 @@ def migration_of(stores: SqlStores, spec: Any = SPEC, **options: Any) -> tuple[M
     journal: Journal[HandlerEvent] = Journal(clock=stores.clock)
     options = {"phase_store": stores.phase_store(spec), "journal_store": stores.journal_store} | options
     return create_migration(spec, journal=journal, **options), journal
+
+
+# -- evidence that is too old
+
+
+async def test_it_asks_last_whether_the_evidence_stands(place: Place, stores: SqlStores) -> None:
+    """Within its transaction, since it may have waited for a lock until then; what is too old commits nothing."""
+    store = stores.phase_store(SPEC)
+    assert await store.current() == "expand"
+    before, written = place.contents(), []
+
+    def check_standing() -> None:
+        try:
+            place.assert_idle()
+        except Exception:  # noqa: BLE001 - of whichever driver
+            written.append(True)
+        raise EvidenceOvertakenError(timedelta(seconds=6), timedelta(seconds=5))
+
+    with pytest.raises(EvidenceOvertakenError):
+        await store.try_advance("expand", "flip", EvidenceSnapshot("late", {}, check_standing))
+    assert written == [True]
+    assert place.contents() == before
+    assert isinstance(await store.try_advance("expand", "flip", EvidenceSnapshot("next", {})), Ok)
+
+
+async def test_a_step_that_waited_for_a_lock(place: Place, stores: SqlStores, phyxius_clock: ControlledClock) -> None:
+    """By the time it has it, what the sources said is too old."""
+    migration, journal = migration_of(stores, spec_of(ready=attestation(ok)))
+    assert await migration.current_phase() == "expand"
+    async with stores.recorder(journal, name="a service"):
+        with place.locked("quotes"):
+            asked = asyncio.Event()
+            task = asyncio.ensure_future(migration.advance(on_answer=lambda answer: asked.set()))
+            await asyncio.wait({task, asyncio.ensure_future(asked.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            phyxius_clock.advance_by(timedelta(seconds=6))
+        refused: Any = await task
+    assert isinstance(refused.error, EvidenceErrored)
+    assert isinstance(refused.error.errors["ready"], EvidenceOvertakenError)
+    assert await migration.current_phase() == "expand"
 
 
 # -- reading

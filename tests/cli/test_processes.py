@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.cli.support import COMMAND, Ended, piped, process
+from tests.cli.support import COMMAND, PATIENCE, Ended, environment, piped, process
 
 APPLICATION = """
 import asyncio, os, threading
@@ -242,3 +244,53 @@ def test_who_is_impatient_at_a_commit(project: Path) -> None:
         ended = running.ended()
     assert ended.exit == 6
     assert call(project, "advance", "quotes", "--to", "flip").exit == 3, "what was begun has gone on"
+
+
+def to_a_full_disk(project: Path, *args: str) -> tuple[int, str]:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, *COMMAND, *args],
+            cwd=project,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+            timeout=PATIENCE,
+        )
+    return done.returncode, done.stderr
+
+
+def test_a_disk_that_is_full(project: Path) -> None:
+    """What cannot be told before the step keeps it from being taken; afterwards it changes nothing."""
+    call(project, "status", "--create")
+    code, told = to_a_full_disk(project, "advance", "quotes", "--to", "flip")
+    assert (code, told) == (1, "phyxius: OSError: [Errno 28] No space left on device; --traceback shows where\n")
+    assert call(project, "status").out.startswith("quotes\n  phase  [expand]")
+    code, told = to_a_full_disk(project, "advance", "quotes", "--to", "flip", "--quiet")
+    assert code == 0
+    assert told.startswith("phyxius: ADVANCED, which could not be printed: [Errno 28] No space left on device\n")
+
+
+SWALLOWS = """
+import time
+try:
+    print("it is imported", flush=True)
+    while True:
+        time.sleep(1)
+except BaseException:
+    pass
+from shop import app
+"""
+
+
+@each_end
+def test_an_application_that_swallows_it(project: Path, how: str, code: int) -> None:
+    """The command does not go on, let alone take a step."""
+    call(project, "status", "--create")
+    (project / "swallows.py").write_text(SWALLOWS)
+    args = ("advance", "quotes", "--to", "flip", "--app", "swallows:app")
+    ended = ended_by(project, "it is imported", how, *args)
+    assert ended.exit == code
+    assert ended.seen.endswith("; nothing is torn\n")
+    assert call(project, "status").out.startswith("quotes\n  phase  [expand]")

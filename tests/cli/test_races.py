@@ -12,8 +12,9 @@ from phyxius.cli._exits import Terminated
 from phyxius.cli._screen import Screen
 from phyxius.clock import create_controlled_clock
 from phyxius.fp import ok
-from phyxius.journal import Journal
+from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import (
+    EvidenceSnapshot,
     create_memory_phase_store,
     create_migration,
     define_migration,
@@ -250,8 +251,55 @@ def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
         raise OSError("the line is dead")
 
     shop.has(interrupted(after=True, then=gone))
-    told = "interrupted; look where quotes is: phyxius status quotes"
+    told = "interrupted: it moved before that, look where quotes is: phyxius status quotes"
     assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+
+
+def test_an_interrupt_at_a_commit_of_which_nothing_is_known(shop: Shop) -> None:
+    """That it is where it was does not prove that it stays there: the commit may still be on its way."""
+    migration = interrupted(after=False)
+
+    async def lost(*_: object) -> Any:
+        interrupt_main()
+        raise ConnectionError("the line is dead")
+
+    migration.phase_store.try_advance = lost
+    shop.has(migration)
+    ended = advance("flip")
+    assert ended.exit == 6
+    assert ended.err == (
+        "phyxius: interrupted: the phase store failed in try_advance (ConnectionError: the line is dead); whether the "
+        "migration moved is unknown; look where it is before anything else; phyxius status quotes\n"
+    )
+
+
+def test_an_interrupt_at_a_refusal(shop: Shop) -> None:
+    """Somebody else was first, and the phase that is read then is not told as moved by this."""
+    migration = interrupted(after=False)
+    inner = migration.phase_store._inner
+
+    async def second(*args: Any) -> Any:
+        await inner.try_advance("expand", "flip", EvidenceSnapshot("rival", {}))
+        interrupt_main()
+        return await inner.try_advance(*args)
+
+    migration.phase_store.try_advance = second
+    shop.has(migration)
+    assert advance("flip").err == "phyxius: interrupted: nothing moved, quotes is at flip\n"
+
+
+def test_an_interrupt_without_an_audit(shop: Shop) -> None:
+    """Where the journal does not take it, nothing is claimed."""
+    migration = interrupted(after=True)
+
+    def full(entry: object) -> None:
+        raise JournalOverflowError(1)
+
+    migration.journal.append = full
+    shop.has(migration)
+    assert advance("flip") == Ended(
+        130, "quotes  expand → flip\n", "phyxius: interrupted; look where quotes is: phyxius status quotes\n"
+    )
 
 
 @pytest.mark.parametrize("interrupt, word", [(KeyboardInterrupt, "interrupted"), (Terminated, "terminated")])

@@ -9,6 +9,7 @@ import pytest
 
 from phyxius.blocking import opened, run
 from phyxius.journal import Journal
+from phyxius.migration import journal_window, no_events
 from phyxius.testing import record_events
 from tests.cli.support import HOSTILE, Ended, Quotes, Shop, assert_tame, in_memory, on_terminal, phyxius
 
@@ -172,6 +173,22 @@ def test_several_migrations_over_one_journal(aged: Quotes, shop: Shop) -> None:
     shop.has([other, aged.app])
     assert phyxius("prune", "--older-than", "10d", "--yes").exit == 2
     assert phyxius(*PRUNE, "--yes", "--json").told["deleted"] == 3
+
+
+def test_a_question_that_stands_for_a_while(aged: Quotes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is deleted is what was asked about, however late the answer comes."""
+    monkeypatch.setattr("phyxius.cli._upkeep.ask", lambda *_: aged.clock.advance_by(timedelta(days=40)))
+    assert phyxius(*PRUNE) == Ended(0, PRUNED)
+    assert counted(aged) == [AUDIT, ("quote.read_old", 2)]
+
+
+def test_another_order_of_phases(aged: Quotes, shop: Shop) -> None:
+    """A phase that this build does not know may look back further."""
+    windows = {"reads": journal_window("quote.read_old", timedelta(days=90), no_events())}
+    shop.has(aged.migration(expand={}, dual_write={}, more=windows, flip={}, contract={}))
+    assert phyxius("amend", "quotes", "--why", "more to look at", "--yes").exit == 0
+    shop.has(aged.app)
+    assert phyxius("prune", "--older-than", "30d", "--yes").exit == 7
 
 
 def test_a_window_that_has_been_asked(aged: Quotes) -> None:

@@ -20,6 +20,7 @@ from phyxius.migration import (
     Committed,
     Conflict,
     EvidenceSnapshot,
+    MemoryPhaseStore,
     StoreErrored,
     WrongShapeError,
     schema_applied,
@@ -310,6 +311,13 @@ def faults(*kinds: str) -> st.SearchStrategy[tuple[str, int, bool]]:
 REAL = ("real", 0, False)
 
 
+class Unasking(MemoryPhaseStore):
+    """A store that does not ask whether the evidence still stands, so that the fence alone keeps a late step out."""
+
+    async def try_advance(self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /) -> Any:
+        return await super().try_advance(from_phase, to_phase, EvidenceSnapshot(evidence.attempt, evidence.payloads))
+
+
 async def outcome(current: Any, try_advance: Any, resolve: Any, rivals: str) -> tuple[Lab, Any, bool, bool]:
     """One call over such a store: its answer, and whether it moved the migration, at once and in the end."""
 
@@ -323,6 +331,7 @@ async def outcome(current: Any, try_advance: Any, resolve: Any, rivals: str) -> 
 
     race = Race()
     lab = build({"a": schema_applied(rival)})
+    lab.store.inner = Unasking("expand", lab.clock)
     lab.store.rig("current", race.rig(*current, False) or REALLY)
     lab.store.rig("try_advance", race.rig(*try_advance, True) or REALLY)
     rig = race.rig(*resolve, False)

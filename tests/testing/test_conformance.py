@@ -73,6 +73,23 @@ class ComparesTooEarly(Broken):
         return await super().try_advance(self._phase, to_phase, evidence)
 
 
+class AsksNothing(Broken):
+    async def try_advance(
+        self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
+    ) -> Result[Committed, Conflict]:
+        return await super().try_advance(from_phase, to_phase, EvidenceSnapshot(evidence.attempt, evidence.payloads))
+
+
+class AsksTooLate(Broken):
+    async def try_advance(
+        self, from_phase: str, to_phase: str, evidence: EvidenceSnapshot, /
+    ) -> Result[Committed, Conflict]:
+        snapshot = EvidenceSnapshot(evidence.attempt, evidence.payloads)
+        answer = await super().try_advance(from_phase, to_phase, snapshot)
+        evidence.check_standing()
+        return answer
+
+
 class ForgetsHistory(Broken):
     async def history(self) -> Sequence[Transition]:
         return (await super().history())[1:]
@@ -153,6 +170,8 @@ class StaysLocked(Broken):
         ("commits_and_answers_with_an_instant", MovesNothing),
         ("refuses_a_stale_compare", ComparesNothing),
         ("has_one_winner", ComparesTooEarly),
+        ("asks_last_whether_the_evidence_stands", AsksNothing),
+        ("asks_last_whether_the_evidence_stands", AsksTooLate),
         ("keeps_its_history", ForgetsHistory),
         ("keeps_its_history", KeepsReferences),
         ("resolves_a_committed_attempt", ResolvesNothing),

@@ -106,6 +106,7 @@ class SqlPhaseStore:
             SpecChangedError: The database recorded another order of phases; see `amend`.
             AttemptFencedError: The attempt was resolved as not committed.
             EvidenceWithdrawnError: A signature that the evidence relied on was revoked meanwhile, or has expired.
+            EvidenceOvertakenError: The database had it wait for so long that what the sources said is too old.
             PayloadError: A payload is no JSON, or takes more than 16 KiB.
         """
         payloads = evidence_text(evidence)
@@ -143,6 +144,7 @@ class SqlPhaseStore:
                 " VALUES (:attempt, :migration, :version, :from_phase, :to_phase, :at, :evidence)",
                 values,
             )
+            evidence.check_standing()  # what went before may have waited for others
             return ok(Committed(now))
 
         return await self.database.write(commit)

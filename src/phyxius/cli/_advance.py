@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import TRACED, ago, briefly, quoted_command, readable, when
 from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result, err
+from phyxius.handler import HandlerEvent
 from phyxius.migration import (
     Advanced,
     AdvanceError,
@@ -52,6 +53,7 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
     reports: dict[str, Report] = {}
     held: list[Line] = []
+    audit: list[HandlerEvent] = []
 
     def show(line: Line) -> None:
         if quiet:
@@ -71,12 +73,25 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
                 later(partial(update, _asking(waiting, reports)))
                 later(partial(show, _asked(report, answer, again=again)))
 
-            result = subject.plain.advance(to, on_answer=told)
-        if not quiet or exit_of(subject, to, result) not in _NOTHING_TO_DO:
-            screen.show(held)
-        return _end(session, subject, to, result, reports, quiet=quiet)
+            with _audited(subject) as audit:
+                result = subject.plain.advance(to, on_answer=told)
+        return _end(session, subject, to, result, reports, held=held, quiet=quiet)
     except KeyboardInterrupt as interrupt:
-        return _interrupted(session, subject, before, interrupt)
+        return _interrupted(session, subject, audit, interrupt)
+
+
+@contextmanager
+def _audited(subject: Subject) -> Iterator[list[HandlerEvent]]:
+    """What the journal is told of steps meanwhile: an interrupt takes the answer away, and not the audit event."""
+    told: list[HandlerEvent] = []
+    name = f"migration.{subject.name}.advance"
+    leave = subject.migration.journal.subscribe(
+        lambda entry: told.append(entry.data) if getattr(entry.data, "name", None) == name else None
+    )
+    try:
+        yield told
+    finally:
+        leave()
 
 
 def _end(
@@ -86,12 +101,12 @@ def _end(
     result: Result[Advanced[Any], AdvanceError[Any]],
     reports: Mapping[str, Report],
     *,
+    held: Sequence[Line] = (),
     quiet: bool,
 ) -> Exit:
     exit_ = exit_of(subject, to, result)
     if not quiet or exit_ not in _NOTHING_TO_DO:
-        session.trace(report.verdict for report in reports.values())
-        _tell(session, subject, to, result, exit_, reports)
+        _tell(session, subject, to, result, exit_, reports, held)
     return exit_
 
 
@@ -166,6 +181,7 @@ def _tell(
     result: Result[Advanced[Any], AdvanceError[Any]],
     exit_: Exit,
     reports: Mapping[str, Report],
+    held: Sequence[Line],
 ) -> None:
     outcome = result.value if isinstance(result, Ok) else result.error
     if isinstance(outcome, Advanced):
@@ -174,6 +190,8 @@ def _tell(
         committed = outcome.committed if isinstance(outcome, StoreErrored) else None
         told = _told(subject, to, outcome.type, exit_, message=outcome.message, committed=committed)
     try:
+        session.screen.show(held)
+        session.trace(report.verdict for report in reports.values())
         session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
         session.screen.show(_lines(subject, to, result, exit_))
     except OSError as error:  # a disk that is full, say; the exit code still tells what came of it
@@ -253,7 +271,9 @@ def _lines(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError
     return [Line.of(reason, lead=f"{word}  ", lead_style=style)]
 
 
-def _interrupted(session: Session, subject: Subject, before: str, interrupt: KeyboardInterrupt) -> Exit:
+def _interrupted(
+    session: Session, subject: Subject, audit: Sequence[HandlerEvent], interrupt: KeyboardInterrupt
+) -> Exit:
     """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
     word, ended = of_interrupt(interrupt)
     look = quoted_command("status", subject.name)
@@ -261,11 +281,17 @@ def _interrupted(session: Session, subject: Subject, before: str, interrupt: Key
         told = f"{word} again: whether {subject.name} moves is unknown; look with {look}"
         session.screen.error(told)
         return Exit.UNKNOWN
-    try:
-        phase = subject.phase()
-    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
+    if not audit:
         session.screen.error(f"{word}; look where {subject.name} is: {look}")
-    else:
-        moved = "nothing moved" if phase == before else "it moved before that"
-        session.screen.error(f"{word}: {moved}, {subject.name} is at {phase}")
+        return ended
+    refusal: Any = audit[-1].observed.get("refusal", {})
+    if "try_advance" in refusal.get("errors", {}):  # the store failed at the commit, and this is what it came to
+        session.screen.error(f"{word}: {refusal['message']}; {look}")
+        return Exit.UNKNOWN
+    moved = "nothing moved" if refusal else "it moved before that"
+    try:
+        told = f"{subject.name} is at {subject.phase()}"
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
+        told = f"look where {subject.name} is: {look}"
+    session.screen.error(f"{word}: {moved}, {told}")
     return ended

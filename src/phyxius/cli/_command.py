@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,10 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
     """
     screen = Screen.of(sys.stdout, sys.stderr, as_json=as_json)
     try:
-        with _contained(screen):
-            return demo(screen, **options) if command == "demo" else _on_app(screen, command, traceback, **options)
+        with _contained(screen) as interrupts:
+            if command == "demo":
+                return demo(screen, **options)
+            return _on_app(screen, command, traceback, interrupts, **options)
     except KeyboardInterrupt as interrupt:
         return _interrupted(screen, interrupt)
     except Exception as error:  # noqa: BLE001 - what an application may raise
@@ -73,7 +75,16 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
         return of_error(error)
 
 
-def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, create: bool, **options: Any) -> Exit:
+def _on_app(
+    screen: Screen,
+    command: str,
+    traceback: bool,
+    interrupts: Sequence[KeyboardInterrupt],
+    *,
+    app: str | None,
+    create: bool,
+    **options: Any,
+) -> Exit:
     """Run a command on the migrations of an application, with all that they need open."""
     target = find_target(app, Path.cwd())
     ended: Exit | None = None
@@ -88,6 +99,8 @@ def _on_app(screen: Screen, command: str, traceback: bool, *, app: str | None, c
                 stack.enter_context(opened(opened_stores(migration, name=name, create=create)))
 
             try:
+                if interrupts:  # which the application has swallowed
+                    raise interrupts[0]
                 ended = _COMMANDS[command](Session(migrations, screen, open_stores, traceback), **options)
             except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
                 ended = _interrupted(screen, interrupt)
@@ -115,25 +128,30 @@ def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:
 
 
 @contextmanager
-def _contained(screen: Screen) -> Iterator[None]:
-    """Let the application print, warn and be terminated without spoiling what is shown."""
+def _contained(screen: Screen) -> Iterator[Sequence[KeyboardInterrupt]]:
+    """Let the application print, warn and be ended without spoiling what is shown; gives the interrupts that came."""
+    interrupts: list[KeyboardInterrupt] = []
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
         screen.note(message)
 
-    def terminate(*_: object) -> None:
-        raise Terminated
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise interrupts[-1]
 
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, terminate) if in_main else None
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody has it ignored, say
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = note
-            yield
+            yield interrupts
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def complete(kind: str, app: str | None, name: str | None) -> list[str]:

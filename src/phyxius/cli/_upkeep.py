@@ -64,10 +64,11 @@ def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
             f"--older-than must be longer than {roughly(needed)}",
             Exit.USAGE,
         )
-    clock = next(iter(session.migrations.values())).journal.clock
-    before = when(clock.now().wall - older_than)
+    asked_at = subjects[0].now()
+    before = when(asked_at - older_than)
     if not yes:
         ask(f"Delete all events from before {before}, but the audit, the phases and the signatures?", "--yes")
+    older_than += max(subjects[0].now() - asked_at, timedelta(0))  # that question may have stood there for a while
     deleted, left = 0, len(stores)
     try:
         with screen.progress(f"deleting what is from before {before}"):
@@ -84,6 +85,7 @@ def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
 
 def _windows_ahead(subject: Subject) -> Iterator[timedelta]:
     """How far back the evidence looks that is still to be asked."""
+    subject.check_order()  # another build may have phases ahead that this one does not know
     for phase in subject.order[subject.order.index(subject.phase()) + 1 :]:
         for source in subject.sources(phase).values():
             if isinstance(source, JournalWindowEvidence):

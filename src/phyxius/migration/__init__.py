@@ -5,6 +5,7 @@ from phyxius.migration._demand import demand_of
 from phyxius.migration._errors import (
     AttemptFencedError,
     CheckCancelledError,
+    EvidenceOvertakenError,
     MemoryPhaseStoreWarning,
     SpecChangedError,
     SpecError,
@@ -73,6 +74,7 @@ __all__ = [
     "EvidenceErrored",
     "EvidenceFailed",
     "EvidenceFailure",
+    "EvidenceOvertakenError",
     "EvidenceSnapshot",
     "EvidenceSource",
     "EvidenceWithdrawnError",

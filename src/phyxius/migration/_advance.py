@@ -22,13 +22,14 @@ from phyxius.migration._audit import (
     write_audit,
 )
 from phyxius.migration._decision import Finding, Step, next_step, refusal_for
-from phyxius.migration._errors import SpecChangedError, WrongShapeError
+from phyxius.migration._errors import EvidenceOvertakenError, SpecChangedError, WrongShapeError
 from phyxius.migration._failure import EvidenceWithdrawnError
 from phyxius.migration._inquiry import Inquirer, Inquiry
 from phyxius.migration._outcomes import (
     Advanced,
     AdvanceError,
     CasLost,
+    EvidenceErrored,
     EvidenceFailed,
     OnAnswer,
     SpecChanged,
@@ -132,18 +133,18 @@ class AdvanceCall(Generic[P]):
 
     async def _transition(self, step: Step[P]) -> Answer[P]:
         self._committing = True
-        self._findings = self._inquiry.standing(self._runtime.clock.now())
-        if (overtaken := refusal_for(step, self._findings)) is not None:
-            return self._refuse(overtaken)
-        snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._findings))
+        snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._findings), self._check_standing)
         phases = plain(step.from_phase), plain(step.to_phase)
         outcome: Advanced[P] | AdvanceError[P]
         try:
+            self._check_standing()
             outcome = self._outcome_of(step, await self._runtime.phase_store.try_advance(*phases, snapshot))
         except SpecChangedError as error:
             outcome = SpecChanged(error.recorded, error.declared)
         except EvidenceWithdrawnError as error:
             outcome = EvidenceFailed(step.to_phase, error.failures)
+        except EvidenceOvertakenError as error:
+            outcome = EvidenceErrored(step.to_phase, dict.fromkeys(step.sources, error), {})
         except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:  # there is nobody left to ask or to answer
             self._refuse(StoreErrored("try_advance", error, "unknown"))
             raise
@@ -153,6 +154,9 @@ class AdvanceCall(Generic[P]):
             return self._refuse(outcome)
         audit_error = self._audit(None)
         return Ok(attrs.evolve(outcome, audit_error=audit_error))
+
+    def _check_standing(self) -> None:
+        self._inquiry.check_standing(self._runtime.clock.now())
 
     def _outcome_of(self, step: Step[P], answer: object) -> Advanced[P] | CasLost[P] | SpecChanged:
         if type(answer) is Ok and type(answer.value) is Committed:

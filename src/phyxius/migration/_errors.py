@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 
-from phyxius.migration._wording import OTHER_ORDER, listed
+from phyxius.migration._wording import OTHER_ORDER, listed, span
 
 
 @attrs.define(eq=False, slots=False)
@@ -113,6 +115,25 @@ class CheckCancelledError(Exception):
 
     def __str__(self) -> str:
         return f"the check raised {self.raised}, although nobody had cancelled it"
+
+
+@attrs.define(eq=False, slots=False)
+class EvidenceOvertakenError(Exception):
+    """What the sources said is too old to commit to, so nothing was committed.
+
+    Attributes:
+        idle: For how long nobody was asked before the step.
+        most: For how long that may be.
+    """
+
+    idle: timedelta
+    most: timedelta
+
+    def __str__(self) -> str:
+        return (
+            f"nobody was asked for {span(self.idle)} before the step, and {span(self.most)} is the most: the event loop"
+            " or the machine stood still, its clock was set, or the store waited for a lock; ask again"
+        )
 
 
 class MemoryPhaseStoreWarning(UserWarning):

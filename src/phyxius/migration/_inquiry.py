@@ -15,14 +15,14 @@ from phyxius.fp import Ok
 from phyxius.journal import Journal
 from phyxius.migration._attempt import Attempt, running_attempt
 from phyxius.migration._decision import Finding, Step, verdict_of
-from phyxius.migration._errors import CheckCancelledError
+from phyxius.migration._errors import CheckCancelledError, EvidenceOvertakenError
 from phyxius.migration._evidence import AnySource, JournalWindowEvidence
 from phyxius.migration._failure import EvidenceFailure
 from phyxius.migration._judge import Passed, check_window, judge_answer, judge_window
 from phyxius.migration._outcomes import OnAnswer, SourceAnswer, describe
 from phyxius.migration._stores import JournalStore, check_journal
 from phyxius.migration._window import Coverage
-from phyxius.migration._wording import plain, span
+from phyxius.migration._wording import plain
 
 _logger = logging.getLogger("phyxius.migration")
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -31,34 +31,36 @@ RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 # An answer of a journal window that waited longer than this for the others is asked for again.
 _FRESH_NS = 1_000_000_000
 
+# For how long the world may go on from the last answer to the commit, without anybody being asked.
+_STANDS = timedelta(seconds=5)
+
 
 @attrs.frozen
 class Inquiry:
-    """What the sources answered, and how long that can be true.
+    """What the sources answered, and whether that can still be true.
 
     Attributes:
         findings: One for each source, in the order of their declaration.
         asked_at: When the first was asked.
-        limit: Within how long all of them answer, or are too late.
+        asking: For how long any of them was asked.
     """
 
     findings: Mapping[str, Finding]
     asked_at: Instant
-    limit: timedelta
+    asking: timedelta
 
-    def standing(self, now: Instant) -> Mapping[str, Finding]:
-        """The findings that count now: none, once more time has gone by than it took to come to all of them.
+    def check_standing(self, now: Instant) -> None:
+        """Do nothing, unless the world went on for long while nobody was asked.
 
-        Then the event loop stood still, or the whole machine, and the world went on. A machine that is suspended may
-        stop its monotonic clock, so the wall clock is believed too.
+        A machine that is suspended may stop its monotonic clock, so the wall clock is believed too.
+
+        Raises:
+            EvidenceOvertakenError: It did: the event loop stood still, or the store waited.
         """
-        age_ns = max(now.ns_since(self.asked_at), now.wall_ns - self.asked_at.wall_ns)
-        age = timedelta(microseconds=age_ns // 1_000)
-        if age < self.limit:
-            return self.findings
-        late = f"{span(age)} went by from the question to the step, and {span(self.limit)} is the most"
-        why = "the event loop or the machine stood still, or its clock was set"
-        return {name: TimeoutError(f"{late}: {why}; ask again") for name in self.findings}
+        since = max(now.ns_since(self.asked_at), now.wall_ns - self.asked_at.wall_ns)
+        idle = timedelta(microseconds=since // 1_000) - self.asking
+        if self.findings and idle > _STANDS:
+            raise EvidenceOvertakenError(idle, _STANDS)
 
 
 @attrs.frozen
@@ -74,8 +76,8 @@ class Inquirer:
 
     async def ask(self, step: Step[Any], attempt: str, on_answer: OnAnswer | None = None) -> Inquiry:
         """Ask every source of a step. One that is judged once more is told of once more."""
-        asked_at, limit = self.clock.now(), self._limit(step.sources)
-        findings, ended_at = await self._round(step, attempt, step.sources, on_answer)
+        asked_at = self.clock.now()
+        findings, ended_at, asking = await self._round(step, attempt, step.sources, on_answer)
         if all(type(finding) is Passed for finding in findings.values()):
             now = self.clock.now()
             stale = {
@@ -83,17 +85,14 @@ class Inquirer:
                 for name, source in step.sources.items()
                 if type(source) is JournalWindowEvidence and now.ns_since(ended_at[name]) > _FRESH_NS
             }
-            again, _ = await self._round(step, attempt, stale, on_answer)
+            again, _, took = await self._round(step, attempt, stale, on_answer)
             findings |= again
-            limit += self._limit(stale)
-        return Inquiry(findings, asked_at, limit)
-
-    def _limit(self, sources: Mapping[str, AnySource]) -> timedelta:
-        return max((source.timeout or self.evidence_timeout for source in sources.values()), default=timedelta(0))
+            asking += took
+        return Inquiry(findings, asked_at, asking)
 
     async def _round(
         self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource], on_answer: OnAnswer | None
-    ) -> tuple[dict[str, Finding], dict[str, Instant]]:
+    ) -> tuple[dict[str, Finding], dict[str, Instant], timedelta]:
         calls: dict[str, Limited[Finding]] = {}
         windows: dict[str, Coverage] = {}
         began = self.clock.now()
@@ -101,9 +100,11 @@ class Inquirer:
             subject = Attempt(self.migration, plain(step.from_phase), plain(step.to_phase), name, attempt)
             calls[name] = Limited(self._question(source, subject, windows), source.timeout or self.evidence_timeout)
 
+        def took(settled: Settled[Finding]) -> timedelta:
+            return timedelta(microseconds=settled.at.ns_since(began) // 1_000)
+
         def tell(name: str, settled: Settled[Finding]) -> None:
-            took = timedelta(microseconds=settled.at.ns_since(began) // 1_000)
-            answer = SourceAnswer(name, verdict_of(_finding(settled)), took, windows.get(name))
+            answer = SourceAnswer(name, verdict_of(_finding(settled)), took(settled), windows.get(name))
             try:
                 assert on_answer is not None
                 on_answer(answer)
@@ -112,7 +113,8 @@ class Inquirer:
 
         settled = await gather_within(self.clock, calls, tell if on_answer else None)
         findings = {name: _finding(settled[name]) for name in sources}
-        return findings, {name: each.at for name, each in settled.items()}
+        asking = max(map(took, settled.values()), default=timedelta(0))
+        return findings, {name: each.at for name, each in settled.items()}, asking
 
     def _question(
         self, source: AnySource, subject: Attempt, windows: dict[str, Coverage]

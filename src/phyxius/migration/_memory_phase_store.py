@@ -41,12 +41,14 @@ class MemoryPhaseStore:
 
         Raises:
             AttemptFencedError: The attempt was resolved as not committed.
+            EvidenceOvertakenError: What the sources said is too old.
         """
         with self._lock:
             if evidence.attempt in self._fenced:
                 raise AttemptFencedError(evidence.attempt)
             if self._phase != from_phase:
                 return err(Conflict(self._phase))
+            evidence.check_standing()
             at = self._clock.now()
             self._transitions[evidence.attempt] = Transition(
                 from_phase, to_phase, at, evidence.attempt, copy.deepcopy(dict(evidence.payloads))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -36,6 +36,10 @@ class Conflict:
     actual: str
 
 
+def _stands() -> None:
+    """Nothing is known of its age."""
+
+
 @attrs.frozen
 class EvidenceSnapshot:
     """What a store keeps with a transition.
@@ -43,10 +47,13 @@ class EvidenceSnapshot:
     Attributes:
         attempt: Names the call of `advance()`; never used twice.
         payloads: What each source learned, as JSON values.
+        check_standing: Raises `EvidenceOvertakenError` once what they said is too old. A store calls it inside of the
+            transaction, as the last thing before the commit: it may have waited for a lock until then.
     """
 
     attempt: str
     payloads: Mapping[str, object]
+    check_standing: Callable[[], None] = attrs.field(default=_stands, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -117,6 +124,7 @@ class PhaseStore(Protocol):
             AttemptFencedError: This attempt was resolved as not committed.
             EvidenceWithdrawnError: Evidence that the store can check itself does not hold any more; nothing is
                 committed, and `advance()` answers with `EvidenceFailed`.
+            EvidenceOvertakenError: `evidence.check_standing()` raised it; nothing is committed.
         """
         ...
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from phyxius.fp import Err, Ok
-from phyxius.migration import AttemptFencedError, Committed, Conflict, EvidenceSnapshot, PhaseStore
+from phyxius.migration import (
+    AttemptFencedError,
+    Committed,
+    Conflict,
+    EvidenceOvertakenError,
+    EvidenceSnapshot,
+    PhaseStore,
+)
 
 CONFORMANCE_PHASES = ("expand", "dual_write", "flip", "contract")
 """The phases of the store that a check is given; it stands at the first."""
@@ -63,6 +71,24 @@ async def has_one_winner(make: MakePhaseStore) -> None:
     won = [answer for answer in answers if type(answer) is Ok]
     lost = [answer for answer in answers if answer == Err(Conflict("dual_write"))]
     require((len(won), len(lost)) == (1, 7), "of eight callers one commits and seven see a conflict", answers)
+
+
+async def asks_last_whether_the_evidence_stands(make: MakePhaseStore) -> None:
+    """It calls `check_standing` of the evidence, and commits nothing if that raises."""
+    store = await make()
+
+    def check_standing() -> None:
+        raise EvidenceOvertakenError(timedelta(seconds=2), timedelta(seconds=1))
+
+    try:
+        answer = await store.try_advance("expand", "dual_write", EvidenceSnapshot("a1", {}, check_standing))
+    except EvidenceOvertakenError:
+        pass
+    else:
+        raise ConformanceError(f"what check_standing() raises goes through, and nothing is committed; seen: {answer!r}")
+    require(await store.current() == "expand", "evidence that is too old moves nothing", await store.current())
+    answer = await store.try_advance("expand", "dual_write", _snapshot("a2"))
+    require(type(answer) is Ok, "evidence that is too old does not stand in the way of the next attempt", answer)
 
 
 async def keeps_its_history(make: MakePhaseStore) -> None:
@@ -220,6 +246,7 @@ phase_store_checks: tuple[Callable[[MakePhaseStore], Awaitable[None]], ...] = (
     commits_and_answers_with_an_instant,
     refuses_a_stale_compare,
     has_one_winner,
+    asks_last_whether_the_evidence_stands,
     keeps_its_history,
     resolves_a_committed_attempt,
     fences_an_attempt_that_never_committed,

@@ -69,11 +69,12 @@ def _tell(screen: Screen, what: str, text: str) -> None:
 def _remove_orphans(ours: Path) -> None:
     """Remove what was left by demonstrations that were killed: of the same user, and with a lock that nobody holds."""
     owner = ours.lstat().st_uid
-    with suppress(OSError):  # one that another demonstration removes at this moment; the next one comes by again
-        for lock in [each for each in ours.parent.glob(f"{_PREFIX}*/{_OWNED}") if each.parent.lstat().st_uid == owner]:
-            with lock.open() as file:
-                if _locked(file):
-                    shutil.rmtree(lock.parent, ignore_errors=True)
+    for lock in ours.parent.glob(f"{_PREFIX}*/{_OWNED}"):
+        with suppress(OSError):  # one that another demonstration removes at this moment; the next one comes by again
+            if lock.parent.lstat().st_uid == owner and lock.is_file() and not lock.is_symlink():
+                with lock.open() as file:
+                    if _locked(file):
+                        shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _locked(file: TextIO) -> bool:
