@@ -854,6 +854,26 @@ async def test_it_stood_still_where_windows_are_judged_twice(when: int) -> None:
     assert told == ["window", "schema", "window"]
 
 
+async def test_a_second_judgement_that_takes_its_time() -> None:
+    """Then somebody is asked, so nobody stands still."""
+    lab = build({"window": quiet(), "schema": schema_applied(lambda: later(lab))})
+    runtime = lab.migration._runtime
+    store = runtime.inquirer.journal_store
+    queries: list[object] = []
+
+    class Slow:
+        async def query(self, *args: Any) -> JournalWindow:
+            queries.append(args)
+            if len(queries) == 2:
+                await lab.clock.sleep(STANDS + SECOND)
+            return await store.query(*args)
+
+    inquirer = attrs.evolve(runtime.inquirer, journal_store=Slow())
+    lab.migration._runtime = attrs.evolve(runtime, inquirer=inquirer)
+    assert isinstance(await lab.advance(2 * SECOND + STANDS + SECOND), Ok)
+    assert len(queries) == 2
+
+
 async def test_a_store_that_waits_before_it_commits() -> None:
     """It asks last whether the evidence stands, since it may have waited for a lock."""
     lab = build({"schema": checked()}, store={"try_advance": waiting(lambda: lab.clock.sleep(STANDS + SECOND))})
