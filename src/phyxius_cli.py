@@ -17,6 +17,8 @@ try:
     import click
 except ModuleNotFoundError:
     sys.exit(_NEEDS_EXTRA)
+except KeyboardInterrupt:
+    sys.exit(130)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

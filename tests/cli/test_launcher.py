@@ -212,6 +212,22 @@ def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:
         runpy.run_path(phyxius_cli.__file__, run_name="__main__")
 
 
+def test_an_interrupt_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no traceback of what was never begun."""
+
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "click":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "click")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(phyxius_cli.__file__, run_name="__main__")
+    assert ended.value.code == 130
+
+
 def test_it_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As `python -m phyxius_cli`; by its path, since pytest has a finder of its own for installed modules."""
     monkeypatch.setattr(sys, "argv", ["somewhere/phyxius_cli.py", "--version"])

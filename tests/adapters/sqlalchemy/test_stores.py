@@ -191,9 +191,9 @@ async def test_a_database_that_is_not_there(place: ServerPlace) -> None:
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said where the URL is passed, and not when it is connected to."""
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(SpecError, match=r"psycopg.*|pip install .phyxius-migration"):
-        open_stores("postgresql://a/b")
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(SpecError, match=r"^postgresql\+asyncpg needs asyncpg, which is not installed: pip install it$"):
+        open_stores("postgresql+asyncpg://a/b")
 
 
 async def test_an_engine_of_ours_hides_what_it_is_given(place: ServerPlace) -> None:

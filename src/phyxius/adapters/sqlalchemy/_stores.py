@@ -119,6 +119,10 @@ def _url(source: object) -> sa.URL:
     except (ArgumentError, ImportError) as error:
         # A URL that names no driver stands for the usual one, which may not be there.
         named = isinstance(error, ArgumentError) or "+" in str(source).partition(":")[0]
+        if named and isinstance(error, ModuleNotFoundError):
+            raise SpecError(
+                f"{sa.make_url(source).drivername} needs {error.name}, which is not installed: pip install it"
+            ) from None
         driver = "a driver that is installed" if named else "the name of an async driver"
         raise SpecError(f"a URL is wanted, {_SUCH_AS}, with {driver}: {error}") from None
     raise SpecError(
