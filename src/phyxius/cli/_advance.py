@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+import attrs
 from rich.text import Text
 
 from phyxius.cli._ask import ask
@@ -21,6 +22,7 @@ from phyxius.cli._words import TRACED, ago, briefly, quoted_command, readable, w
 from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result, err
 from phyxius.handler import HandlerEvent
+from phyxius.journal import JournalEntry
 from phyxius.migration import (
     Advanced,
     AdvanceError,
@@ -28,6 +30,7 @@ from phyxius.migration import (
     CasLost,
     EvidenceErrored,
     EvidenceFailed,
+    EvidenceOvertakenError,
     NotNext,
     SourceAnswer,
     SpecChanged,
@@ -43,71 +46,159 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
     _check_it_lasts(subject)
     if to is None:
         raise _no_phase_named(subject)
-    to, screen = subject.declared(to), session.screen
+    press = _Press(session, subject, subject.declared(to), quiet)
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
-        return _already_there(session, subject, before, to, quiet=quiet)
+        return press.already_there(before)
     if (following := subject.following(before)) != to:  # nor does one that comes too early
-        return _end(session, subject, to, err(NotNext(to, before, following)), {}, quiet=quiet)
+        return press.end(err(NotNext(to, before, following)))
     if to == subject.order[-1] and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
-    reports: dict[str, Report] = {}
-    held: list[Line] = []
-    audit: list[HandlerEvent] = []
+    return press.run(before)
 
-    def show(line: Line) -> None:
-        if quiet:
-            held.append(line)
+
+@attrs.define
+class _Press:
+    """One try to take a step, and what is shown of it."""
+
+    session: Session
+    subject: Subject
+    to: str
+    quiet: bool
+    reports: dict[str, Report] = attrs.field(factory=dict, init=False)
+    held: list[Line] = attrs.field(factory=list, init=False)
+    audit: list[HandlerEvent] = attrs.field(factory=list, init=False)
+
+    def run(self, before: str) -> Exit:
+        """Press, and show each answer as it comes."""
+        screen, waiting = self.session.screen, dict.fromkeys(self.subject.sources(self.to))
+        self._show(step(self.subject, before, self.to))
+        try:
+            with screen.progress(self._under_way(waiting)) as update, _printing() as later, self._audited():
+
+                def told(answer: SourceAnswer) -> None:
+                    line = self._report(answer)
+                    waiting.pop(answer.source, None)
+                    later(partial(update, self._under_way(waiting)))
+                    later(partial(self._show, line))
+
+                result = self.subject.plain.advance(self.to, on_answer=told)
+            return self.end(result)
+        except KeyboardInterrupt as interrupt:
+            return self._interrupted(interrupt)
+
+    def end(self, result: Result[Advanced[Any], AdvanceError[Any]]) -> Exit:
+        """Tell how it ended."""
+        exit_ = exit_of(self.subject, self.to, result)
+        if self.quiet and exit_ in _NOTHING_TO_DO:
+            return exit_
+        outcome = result.value if isinstance(result, Ok) else result.error
+        if isinstance(outcome, Advanced):
+            told = self._told("ADVANCED", exit_, at=outcome.at.wall)
         else:
-            screen.show([line])
+            committed = outcome.committed if isinstance(outcome, StoreErrored) else None
+            told = self._told(outcome.type, exit_, message=outcome.message, committed=committed)
+        screen = self.session.screen
+        try:
+            screen.show(self.held)
+            self.session.trace(report.verdict for report in self.reports.values())
+            screen.json({**told, "sources": {name: report.told() for name, report in self.reports.items()}})
+            screen.show([_line(self.subject, self.to, result, exit_)])
+        except OSError as error:  # a disk that is full, say; the exit code still tells what came of it
+            screen.error(f"{told['outcome']}, which could not be printed: {error}")
+        if outcome.audit_error is not None:
+            screen.note(f"the journal refused the audit event of this call: {outcome.audit_error}")
+        return exit_
 
-    show(step(subject, before, to))
-    waiting = dict.fromkeys(subject.sources(to))
-    try:
-        with screen.progress(_asking(waiting, reports)) as update, _printing() as later:
+    def already_there(self, phase: str) -> Exit:
+        """Tell that there is nothing to do."""
+        if not self.quiet:
+            told = f"{self.subject.name} is at {phase}" + ("" if phase == self.to else f", past {self.to}")
+            self.session.screen.json(self._told("ALREADY_THERE", Exit.ALREADY_THERE, message=told))
+            self.session.screen.say(told, lead="ALREADY THERE  ", lead_style="bold green")
+        return Exit.ALREADY_THERE
 
-            def told(answer: SourceAnswer) -> None:
-                again = answer.source in reports
-                reports[answer.source] = report = report_of(subject, to, answer.source, answer.verdict, answer.coverage)
-                waiting.pop(answer.source, None)
-                later(partial(update, _asking(waiting, reports)))
-                later(partial(show, _asked(report, answer, again=again)))
+    @contextmanager
+    def _audited(self) -> Iterator[None]:
+        """Hear what the journal is told of steps meanwhile: an interrupt takes the answer away, and not that."""
+        name = f"migration.{self.subject.name}.advance"
 
-            with _audited(subject) as audit:
-                result = subject.plain.advance(to, on_answer=told)
-        return _end(session, subject, to, result, reports, held=held, quiet=quiet)
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(session, subject, audit, interrupt)
+        def hear(entry: JournalEntry[Any]) -> None:
+            if getattr(entry.data, "name", None) == name:
+                self.audit.append(entry.data)
 
+        leave = self.subject.migration.journal.subscribe(hear)
+        try:
+            yield
+        finally:
+            leave()
 
-@contextmanager
-def _audited(subject: Subject) -> Iterator[list[HandlerEvent]]:
-    """What the journal is told of steps meanwhile: an interrupt takes the answer away, and not the audit event."""
-    told: list[HandlerEvent] = []
-    name = f"migration.{subject.name}.advance"
-    leave = subject.migration.journal.subscribe(
-        lambda entry: told.append(entry.data) if getattr(entry.data, "name", None) == name else None
-    )
-    try:
-        yield told
-    finally:
-        leave()
+    def _show(self, line: Line) -> None:
+        if self.quiet:
+            self.held.append(line)
+        else:
+            self.session.screen.show([line])
 
+    def _under_way(self, waiting: Mapping[str, object]) -> str:
+        if waiting:
+            return f"asking {', '.join(waiting)}"
+        is_safe = all(report.kind == "ok" for report in self.reports.values())
+        return "taking the step" if is_safe else "recording the refusal"
 
-def _end(
-    session: Session,
-    subject: Subject,
-    to: str,
-    result: Result[Advanced[Any], AdvanceError[Any]],
-    reports: Mapping[str, Report],
-    *,
-    held: Sequence[Line] = (),
-    quiet: bool,
-) -> Exit:
-    exit_ = exit_of(subject, to, result)
-    if not quiet or exit_ not in _NOTHING_TO_DO:
-        _tell(session, subject, to, result, exit_, reports, held)
-    return exit_
+    def _report(self, answer: SourceAnswer) -> Line:
+        again = answer.source in self.reports
+        report = report_of(self.subject, self.to, answer.source, answer.verdict, answer.coverage)
+        self.reports[answer.source] = report
+        first = next(iter(report.lines()))
+        text = first.text
+        if report.reason is not None:
+            text = Text(clean(readable(report.reason)), "yellow" if report.kind == "refused" else "red")
+        notes = [briefly(answer.took)] if answer.took else []  # none by a controlled clock
+        told = ", ".join([*notes, "asked again"] if again else notes)
+        return Line(text, Text.assemble(first.lead, (f"{told}  " if told else "", "dim")), 1)
+
+    def _told(
+        self,
+        outcome: str,
+        exit_: Exit,
+        *,
+        message: str | None = None,
+        at: datetime | None = None,
+        committed: object = None,
+    ) -> dict[str, Any]:
+        return {
+            "migration": self.subject.name,
+            "to": self.to,
+            "outcome": outcome,
+            "exit": int(exit_),
+            "message": message,
+            "at": at,
+            "committed": committed,
+            "sources": {},
+        }
+
+    def _interrupted(self, interrupt: KeyboardInterrupt) -> Exit:
+        """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
+        name, say = self.subject.name, self.session.screen.error
+        word, ended = of_interrupt(interrupt)
+        look = quoted_command("status", name)
+        if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
+            say(f"{word} again: whether {name} moves is unknown; look with {look}")
+            return Exit.UNKNOWN
+        if not self.audit:
+            say(f"{word}; look where {name} is: {look}")
+            return ended
+        refusal: Any = self.audit[-1].observed.get("refusal", {})
+        if "try_advance" in refusal.get("errors", {}):  # the store failed at the commit, and this is what it came to
+            say(f"{word}: {refusal['message']}; {look}")
+            return Exit.UNKNOWN
+        moved = "nothing moved" if refusal else "it moved before that"
+        try:
+            told = f"{name} is at {self.subject.phase()}"
+        except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
+            told = f"look where {name} is: {look}"
+        say(f"{word}: {moved}, {told}")
+        return ended
 
 
 def _check_it_lasts(subject: Subject) -> None:
@@ -149,79 +240,6 @@ def _printing() -> Iterator[Callable[[Callable[[], None]], None]]:
         thread.join()
 
 
-def _already_there(session: Session, subject: Subject, phase: str, to: str, *, quiet: bool) -> Exit:
-    if not quiet:
-        told = f"{subject.name} is at {phase}" + ("" if phase == to else f", past {to}")
-        session.screen.json(_told(subject, to, "ALREADY_THERE", Exit.ALREADY_THERE, message=told))
-        session.screen.say(told, lead="ALREADY THERE  ", lead_style="bold green")
-    return Exit.ALREADY_THERE
-
-
-def _asking(waiting: Mapping[str, object], reports: Mapping[str, Report]) -> str:
-    if waiting:
-        return f"asking {', '.join(waiting)}"
-    is_safe = all(report.kind == "ok" for report in reports.values())
-    return "taking the step" if is_safe else "recording the refusal"
-
-
-def _asked(report: Report, answer: SourceAnswer, *, again: bool) -> Line:
-    first = next(iter(report.lines()))
-    text = first.text
-    if report.reason is not None:
-        text = Text(clean(readable(report.reason)), "yellow" if report.kind == "refused" else "red")
-    notes = [briefly(answer.took)] if answer.took else []  # none by a controlled clock
-    told = ", ".join([*notes, "asked again"] if again else notes)
-    return Line(text, Text.assemble(first.lead, (f"{told}  " if told else "", "dim")), 1)
-
-
-def _tell(
-    session: Session,
-    subject: Subject,
-    to: str,
-    result: Result[Advanced[Any], AdvanceError[Any]],
-    exit_: Exit,
-    reports: Mapping[str, Report],
-    held: Sequence[Line],
-) -> None:
-    outcome = result.value if isinstance(result, Ok) else result.error
-    if isinstance(outcome, Advanced):
-        told = _told(subject, to, "ADVANCED", exit_, at=outcome.at.wall)
-    else:
-        committed = outcome.committed if isinstance(outcome, StoreErrored) else None
-        told = _told(subject, to, outcome.type, exit_, message=outcome.message, committed=committed)
-    try:
-        session.screen.show(held)
-        session.trace(report.verdict for report in reports.values())
-        session.screen.json({**told, "sources": {name: report.told() for name, report in reports.items()}})
-        session.screen.show(_lines(subject, to, result, exit_))
-    except OSError as error:  # a disk that is full, say; the exit code still tells what came of it
-        session.screen.error(f"{told['outcome']}, which could not be printed: {error}")
-    if outcome.audit_error is not None:
-        session.screen.note(f"the journal refused the audit event of this call: {outcome.audit_error}")
-
-
-def _told(
-    subject: Subject,
-    to: str,
-    outcome: str,
-    exit_: Exit,
-    *,
-    message: str | None = None,
-    at: datetime | None = None,
-    committed: object = None,
-) -> dict[str, Any]:
-    return {
-        "migration": subject.name,
-        "to": to,
-        "outcome": outcome,
-        "exit": int(exit_),
-        "message": message,
-        "at": at,
-        "committed": committed,
-        "sources": {},
-    }
-
-
 def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]]) -> Exit:
     """How a command ends that called `advance(to)`."""
     if isinstance(result, Ok):
@@ -245,15 +263,17 @@ def exit_of(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceErro
             return Exit.BROKEN
 
 
-def _lines(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]], exit_: Exit) -> list[Line]:
+def _line(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError[Any]], exit_: Exit) -> Line:
     if isinstance(result, Ok):
         told = f"{subject.name} is at {to} since {when(result.value.at.wall)}"
-        return [Line.of(told, lead="ADVANCED  ", lead_style="bold green")]
+        return Line.of(told, lead="ADVANCED  ", lead_style="bold green")
     match result.error:
         case EvidenceFailed(ready_at=ready_at):
             reason = f"{to} is not proven safe, and nothing moved; `{quoted_command('check', subject.name)}` shows more"
             if ready_at is not None:
                 reason += f". Not before {when(ready_at)}, {ago(ready_at, subject.now())}"
+        case EvidenceErrored(errors=errors) if (overtaken := _overtaken(errors)) is not None:
+            reason = f"nothing moved: {overtaken}"
         case EvidenceErrored():
             reason = f"{to} could not be judged, and nothing moved: mend the check or what it asks; {TRACED}"
         case refusal:
@@ -268,30 +288,9 @@ def _lines(subject: Subject, to: str, result: Result[Advanced[Any], AdvanceError
         Exit.CHANGED: ("OTHER PHASES", "bold red"),
     }
     word, style = words[exit_]
-    return [Line.of(reason, lead=f"{word}  ", lead_style=style)]
+    return Line.of(reason, lead=f"{word}  ", lead_style=style)
 
 
-def _interrupted(
-    session: Session, subject: Subject, audit: Sequence[HandlerEvent], interrupt: KeyboardInterrupt
-) -> Exit:
-    """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
-    word, ended = of_interrupt(interrupt)
-    look = quoted_command("status", subject.name)
-    if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
-        told = f"{word} again: whether {subject.name} moves is unknown; look with {look}"
-        session.screen.error(told)
-        return Exit.UNKNOWN
-    if not audit:
-        session.screen.error(f"{word}; look where {subject.name} is: {look}")
-        return ended
-    refusal: Any = audit[-1].observed.get("refusal", {})
-    if "try_advance" in refusal.get("errors", {}):  # the store failed at the commit, and this is what it came to
-        session.screen.error(f"{word}: {refusal['message']}; {look}")
-        return Exit.UNKNOWN
-    moved = "nothing moved" if refusal else "it moved before that"
-    try:
-        told = f"{subject.name} is at {subject.phase()}"
-    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
-        told = f"look where {subject.name} is: {look}"
-    session.screen.error(f"{word}: {moved}, {told}")
-    return ended
+def _overtaken(errors: Mapping[str, Exception]) -> EvidenceOvertakenError | None:
+    """What came after all the answers had been shown, if that is it."""
+    return next((error for error in errors.values() if isinstance(error, EvidenceOvertakenError)), None)
