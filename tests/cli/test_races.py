@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from phyxius.migration import (
     create_memory_phase_store,
     create_migration,
     define_migration,
+    schema_applied,
 )
 from phyxius.testing import FaultyPhaseStore
 from tests.cli.support import (
@@ -207,6 +209,25 @@ def test_a_phase_that_nobody_knows(shop: Shop, command: tuple[str, ...]) -> None
     assert ended.exit == 7
     assert ended.err.startswith('phyxius: the store of migration "quotes" answered with the phase ')
     assert_tame(ended)
+
+
+def test_a_store_that_waits_too_long(shop: Shop) -> None:
+    """What the sources have said is shown by then, so why it does not count is said."""
+    clock = create_controlled_clock(START)
+    spec: Any = define_migration(name="quotes", phases={"expand": {}, "flip": {"a": schema_applied(ok)}, "last": {}})
+    store: Any = create_memory_phase_store(initial="expand", clock=clock)
+    commit = store.try_advance
+
+    async def late(*args: Any) -> Any:
+        clock.advance_by(timedelta(seconds=6))
+        return await commit(*args)
+
+    store.try_advance = late
+    shop.has(create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store))
+    ended = advance("flip")
+    assert ended.exit == 4
+    assert "\nNOT JUDGED  nothing moved: nobody was asked for 6 seconds before the step, and 5 seconds is" in ended.out
+    assert run(store.current()) == "expand"
 
 
 # -- interrupts
