@@ -50,7 +50,7 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
     before = subject.phase()
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return press.already_there(before)
-    if (following := subject.following(before)) != to:  # nor does one that comes too early
+    if (following := subject.following(before)) is not None and following != to:  # nor does one that comes too early
         return press.end(err(NotNext(to, before, following)))
     if to == subject.order[-1] and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")

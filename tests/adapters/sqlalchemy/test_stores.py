@@ -191,9 +191,11 @@ async def test_a_database_that_is_not_there(place: ServerPlace) -> None:
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said where the URL is passed, and not when it is connected to."""
-    monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(SpecError, match=r"^postgresql\+asyncpg needs asyncpg, which is not installed: pip install it$"):
-        open_stores("postgresql+asyncpg://a/b")
+    for driver, extra in (("asyncpg", "phyxius-migration\\[postgresql\\]"), ("psycopg", "psycopg")):
+        monkeypatch.setitem(sys.modules, driver, None)
+        told = rf'^postgresql\+{driver} needs {driver}, which is not installed: pip install "{extra}"$'
+        with pytest.raises(SpecError, match=told):
+            open_stores(f"postgresql+{driver}://a/b")
 
 
 async def test_an_engine_of_ours_hides_what_it_is_given(place: ServerPlace) -> None:

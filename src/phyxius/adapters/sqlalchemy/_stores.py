@@ -17,6 +17,7 @@ from phyxius.adapters.sqlalchemy._schema import PREFIX, Naming
 from phyxius.clock import Clock, ControlledClock, create_system_clock
 from phyxius.migration import SpecError
 
+_IN_EXTRA = {"postgresql+asyncpg": "phyxius-migration[postgresql]", "mysql+asyncmy": "phyxius-migration[mysql]"}
 _SUCH_AS = 'such as "postgresql+asyncpg://user:password@host/database" (pip install "phyxius-migration[postgresql]")'
 
 
@@ -120,9 +121,9 @@ def _url(source: object) -> sa.URL:
         # A URL that names no driver stands for the usual one, which may not be there.
         named = isinstance(error, ArgumentError) or "+" in str(source).partition(":")[0]
         if named and isinstance(error, ModuleNotFoundError):
-            raise SpecError(
-                f"{sa.make_url(source).drivername} needs {error.name}, which is not installed: pip install it"
-            ) from None
+            wanted = sa.make_url(source).drivername
+            package = _IN_EXTRA.get(wanted, error.name)
+            raise SpecError(f'{wanted} needs {error.name}, which is not installed: pip install "{package}"') from None
         driver = "a driver that is installed" if named else "the name of an async driver"
         raise SpecError(f"a URL is wanted, {_SUCH_AS}, with {driver}: {error}") from None
     raise SpecError(
