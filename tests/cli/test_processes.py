@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -282,6 +283,36 @@ except BaseException:
     pass
 from shop import app
 """
+
+
+def test_two_disks_that_are_full(project: Path) -> None:
+    """Its exit code is all that is left to tell."""
+    call(project, "status", "--create")
+    args = shlex.join([sys.executable, *COMMAND, "advance", "quotes", "--to", "flip", "--json"])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {args} >/dev/full 2>&1"], cwd=project, env=environment(), check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0
+    assert call(project, "advance", "quotes", "--to", "flip").exit == 3
+
+
+HANDLES = """
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: sys.exit(0))
+from shop import app
+"""
+
+
+@each_end
+def test_an_application_that_handles_it(project: Path, how: str, code: int) -> None:
+    """As servers do; but here it is the command that ends."""
+    call(project, "status", "--create")
+    (project / "handles.py").write_text(HANDLES)
+    args = ("advance", "quotes", "--to", "flip", "--app", "handles:app")
+    ended = ended_by(project, "it is asked", how, *args, SLOW="1")
+    assert ended.exit == code
+    assert ended.seen.endswith(": nothing moved, quotes is at expand\n")
 
 
 @each_end

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,10 @@ from phyxius.blocking import SyncMigration, run
 from phyxius.cli._exits import Terminated
 from phyxius.cli._screen import Screen
 from phyxius.clock import create_controlled_clock
-from phyxius.fp import ok
+from phyxius.fp import Ok, err, ok
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import (
+    Conflict,
     EvidenceSnapshot,
     create_memory_phase_store,
     create_migration,
@@ -187,6 +192,15 @@ def test_another_order_of_phases(quotes_in: Quotes, shop: Shop) -> None:
     assert (told.exit, told.told["error"]["type"]) == (7, "SpecChangedError")
 
 
+def test_a_phase_ahead_that_another_order_puts_elsewhere(quotes_in: Quotes, shop: Shop) -> None:
+    """A job that waits for its turn would wait for ever, and learns why."""
+    quotes_in.at("expand")
+    shop.has(quotes_in.migration(expand={}, check={}, dual_write={}, flip={}, contract={}))
+    assert phyxius("amend", "quotes", "--why", "we check first", "--yes").exit == 0
+    shop.has(quotes_in.app)
+    assert advance("flip", "--quiet").exit == 7
+
+
 def test_another_order_that_still_can_be_read(quotes_in: Quotes, shop: Shop) -> None:
     """A build from before an amendment may read the phase, and not step."""
     quotes_in.at("expand")
@@ -318,9 +332,54 @@ def test_an_interrupt_without_an_audit(shop: Shop) -> None:
 
     migration.journal.append = full
     shop.has(migration)
-    assert advance("flip") == Ended(
-        130, "quotes  expand → flip\n", "phyxius: interrupted; look where quotes is: phyxius status quotes\n"
-    )
+    told = "interrupted: whether quotes moved is unknown; look with phyxius status quotes"
+    assert advance("flip") == Ended(6, "quotes  expand → flip\n", f"phyxius: {told}\n")
+
+
+def test_another_call_of_the_same_process(shop: Shop) -> None:
+    """The application may advance the migration itself, and what came of that is not told as of this."""
+    migration = interrupted(after=True)
+    inner = migration.phase_store.try_advance
+
+    async def both(*args: Any) -> Any:
+        answer = await inner(*args)
+        loser = create_migration(migration.spec, journal=migration.journal, phase_store=late, single_process=True)
+        assert not isinstance(await asyncio.create_task(loser.advance("flip"), context=Context()), Ok)
+        return answer
+
+    late = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=migration.journal.clock))
+    late.answer("try_advance", err(Conflict("flip")))
+    migration.phase_store.try_advance = both
+    shop.has(migration)
+    assert advance("flip").err == "phyxius: interrupted: it moved before that, quotes is at flip\n"
+
+
+def test_an_application_that_exits(shop: Shop) -> None:
+    """Its exit code is its own, and not that of the command."""
+    migration = in_memory()
+
+    def leave(entry: object) -> None:
+        raise SystemExit(0)
+
+    migration.journal.subscribe(leave)
+    shop.has(migration)
+    ended = advance("flip", "--yes")
+    told = "whether quotes moved is unknown; look with phyxius status quotes"
+    assert (ended.exit, ended.err) == (6, f"phyxius: ended by the application: {told}\n")
+
+
+def test_an_interrupt_while_it_is_closed(shop: Shop) -> None:
+    """What has ended has ended so."""
+
+    @contextmanager
+    def app() -> Iterator[Any]:
+        yield in_memory()
+        interrupt_main()
+
+    shop.has(app)
+    ended = advance("flip", "--yes")
+    assert (ended.exit, ended.err) == (0, "phyxius: interrupted while the application was closed\n")
+    assert advance("nowhere").exit == 2
 
 
 @pytest.mark.parametrize("interrupt, word", [(KeyboardInterrupt, "interrupted"), (Terminated, "terminated")])

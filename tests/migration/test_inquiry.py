@@ -530,7 +530,7 @@ async def test_run_sync() -> None:
 
     lab = build({"plain": schema_applied(elsewhere), "async": schema_applied(on_loop)}, run_sync=in_place)
     assert (await lab.advance()).value.evidence == {"plain": True, "async": True}
-    assert ran == [elsewhere]
+    assert [getattr(check, "__wrapped__", None) for check in ran] == [elsewhere]
 
 
 @pytest.mark.parametrize("run_sync", [lambda check: None, lambda check: check(), AsyncMock(return_value=True)])
@@ -872,6 +872,27 @@ async def test_a_second_judgement_that_takes_its_time() -> None:
     lab.migration._runtime = attrs.evolve(runtime, inquirer=inquirer)
     assert isinstance(await lab.advance(2 * SECOND + STANDS + SECOND), Ok)
     assert len(queries) == 2
+
+
+async def test_an_answer_that_nobody_heard_for_long() -> None:
+    """A plain check answers in its thread, while the event loop stands still; that is no time of asking."""
+
+    async def in_place(check: Callable[[], Any]) -> Any:
+        answer = check()
+        await rounds(1 if answer == ok("first") else 5)
+        return answer
+
+    sources = {"a": schema_applied(lambda: ok("first")), "b": schema_applied(lambda: ok("second"))}
+    lab = build(sources, run_sync=in_place)
+    told: list[str] = []
+
+    def tell(answer: SourceAnswer) -> None:
+        told.append(answer.source)
+        if len(told) == 1:
+            lab.clock.advance_by(20 * SECOND)
+
+    overtaken(await lab.migration.advance(on_answer=tell), lab, "20 seconds")
+    assert told == ["a", "b"]
 
 
 async def test_a_store_that_waits_before_it_commits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -21,7 +22,7 @@ from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import TRACED, ago, briefly, quoted_command, readable, when
 from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result, err
-from phyxius.handler import HandlerEvent
+from phyxius.handler import HandlerEvent, correlated
 from phyxius.journal import JournalEntry
 from phyxius.migration import (
     Advanced,
@@ -51,6 +52,7 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
     if subject.order.index(before) >= subject.order.index(to):  # a job that has done its work leaves no refusal
         return press.already_there(before)
     if (following := subject.following(before)) is not None and following != to:  # nor does one that comes too early
+        subject.check_order()
         return press.end(err(NotNext(to, before, following)))
     if to == subject.order[-1] and not yes:
         ask(f"{to} is the last phase of {name}: there is no way back. Enter it?", "--yes")
@@ -59,7 +61,18 @@ def advance(session: Session, *, name: str, to: str | None, yes: bool, quiet: bo
 
 @attrs.define
 class _Press:
-    """One try to take a step, and what is shown of it."""
+    """One try to take a step, and what is shown of it.
+
+    Attributes:
+        session: What it is part of.
+        subject: The migration.
+        to: The phase to enter.
+        quiet: Whether to show nothing where nothing is to be done.
+        reports: What each source answered.
+        held: What is shown if there is something to be done.
+        audit: What the journal was told of it.
+        pressed: Whether it has begun.
+    """
 
     session: Session
     subject: Subject
@@ -68,6 +81,7 @@ class _Press:
     reports: dict[str, Report] = attrs.field(factory=dict, init=False)
     held: list[Line] = attrs.field(factory=list, init=False)
     audit: list[HandlerEvent] = attrs.field(factory=list, init=False)
+    pressed: bool = attrs.field(default=False, init=False)
 
     def run(self, before: str) -> Exit:
         """Press, and show each answer as it comes."""
@@ -82,10 +96,14 @@ class _Press:
                     later(partial(update, self._under_way(waiting)))
                     later(partial(self._show, line))
 
+                self.pressed = True
                 result = self.subject.plain.advance(self.to, on_answer=told)
             return self.end(result)
-        except KeyboardInterrupt as interrupt:
-            return self._interrupted(interrupt)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            state, ended = self._interrupted(interrupt)
+            with suppress(KeyboardInterrupt):  # one more changes nothing of it
+                screen.error(state)
+            return ended
 
     def end(self, result: Result[Advanced[Any], AdvanceError[Any]]) -> Exit:
         """Tell how it ended."""
@@ -121,15 +139,17 @@ class _Press:
     @contextmanager
     def _audited(self) -> Iterator[None]:
         """Hear what the journal is told of steps meanwhile: an interrupt takes the answer away, and not that."""
-        name = f"migration.{self.subject.name}.advance"
+        name, ours = f"migration.{self.subject.name}.advance", f"phyxius-{uuid.uuid4().hex}"
 
         def hear(entry: JournalEntry[Any]) -> None:
-            if getattr(entry.data, "name", None) == name:
-                self.audit.append(entry.data)
+            event = entry.data
+            if isinstance(event, HandlerEvent) and (event.name, event.correlation_id) == (name, ours):
+                self.audit.append(event)
 
         leave = self.subject.migration.journal.subscribe(hear)
         try:
-            yield
+            with correlated(ours):  # the application may advance the same migration
+                yield
         finally:
             leave()
 
@@ -177,28 +197,26 @@ class _Press:
             "sources": {},
         }
 
-    def _interrupted(self, interrupt: KeyboardInterrupt) -> Exit:
-        """Say what state things are in: an interrupt stops what is asked, but never a commit half-way."""
-        name, say = self.subject.name, self.session.screen.error
+    def _interrupted(self, interrupt: KeyboardInterrupt | SystemExit) -> tuple[str, Exit]:
+        """What state things are in: an interrupt stops what is asked, but never a commit half-way."""
+        name = self.subject.name
         word, ended = of_interrupt(interrupt)
         look = quoted_command("status", name)
-        if isinstance(interrupt.__context__, KeyboardInterrupt):  # the second one: what the first one ends goes on
-            say(f"{word} again: whether {name} moves is unknown; look with {look}")
-            return Exit.UNKNOWN
+        if isinstance(interrupt.__context__, KeyboardInterrupt | SystemExit):  # what the first one ends goes on
+            return f"{word} again: whether {name} moves is unknown; look with {look}", Exit.UNKNOWN
+        if not self.pressed:
+            return f"{word}: nothing moved", ended
         if not self.audit:
-            say(f"{word}; look where {name} is: {look}")
-            return ended
+            return f"{word}: whether {name} moved is unknown; look with {look}", Exit.UNKNOWN
         refusal: Any = self.audit[-1].observed.get("refusal", {})
         if "try_advance" in refusal.get("errors", {}):  # the store failed at the commit, and this is what it came to
-            say(f"{word}: {refusal['message']}; {look}")
-            return Exit.UNKNOWN
+            return f"{word}: {refusal['message']}; {look}", Exit.UNKNOWN
         moved = "nothing moved" if refusal else "it moved before that"
         try:
             told = f"{name} is at {self.subject.phase()}"
         except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the store may be what hangs
             told = f"look where {name} is: {look}"
-        say(f"{word}: {moved}, {told}")
-        return ended
+        return f"{word}: {moved}, {told}", ended
 
 
 def _check_it_lasts(subject: Subject) -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,18 @@ def run(command: str, *, as_json: bool, traceback: bool = False, **options: Any)
     """
     screen = Screen.of(sys.stdout, sys.stderr, as_json=as_json)
     try:
-        with _contained(screen) as interrupts:
+        with _contained(screen) as signals:
             if command == "demo":
                 return demo(screen, **options)
-            return _on_app(screen, command, traceback, interrupts, **options)
-    except KeyboardInterrupt as interrupt:
+            return _on_app(screen, command, traceback, signals, **options)
+    except (KeyboardInterrupt, SystemExit) as interrupt:
         return _interrupted(screen, interrupt)
     except Exception as error:  # noqa: BLE001 - what an application may raise
         if traceback:
             screen.trace(error)
         with suppress(OSError):  # nobody reads it, or the disk is full
             screen.json({"error": error_told(error)})
-        with suppress(OSError):
-            screen.error(told(error) + hint(error))
+        screen.error(told(error) + hint(error))
         return of_error(error)
 
 
@@ -79,7 +78,7 @@ def _on_app(
     screen: Screen,
     command: str,
     traceback: bool,
-    interrupts: Sequence[KeyboardInterrupt],
+    signals: _Signals,
     *,
     app: str | None,
     create: bool,
@@ -99,18 +98,19 @@ def _on_app(
                 stack.enter_context(opened(opened_stores(migration, name=name, create=create)))
 
             try:
-                if interrupts:  # which the application has swallowed
-                    raise interrupts[0]
+                signals.take()  # the application may have handlers of its own, which know nothing of this
                 ended = _COMMANDS[command](Session(migrations, screen, open_stores, traceback), **options)
-            except KeyboardInterrupt as interrupt:  # what is open is closed in order all the same
+            except (KeyboardInterrupt, SystemExit) as interrupt:  # what is open is closed in order all the same
                 ended = _interrupted(screen, interrupt)
             except Exception as error:  # the application is told of it, and may do with it what it likes
                 failed = error
                 raise
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
         if failed is None and ended is None:
             raise
-        if ended is not None:
+        if ended is not None and isinstance(error, KeyboardInterrupt):  # which changes nothing of what has ended
+            screen.error(f"{of_interrupt(error)[0]} while the application was closed")
+        elif ended is not None:
             if traceback:
                 screen.trace(error)
             screen.error(f"the application could not be closed after that: {told(error)}{hint(error)}")
@@ -121,37 +121,56 @@ def _on_app(
     return ended
 
 
-def _interrupted(screen: Screen, interrupt: KeyboardInterrupt) -> Exit:
+def _interrupted(screen: Screen, interrupt: KeyboardInterrupt | SystemExit) -> Exit:
     word, ended = of_interrupt(interrupt)
     screen.error(f"{word}; nothing is torn")
     return ended
 
 
+class _Signals:
+    """The signals that end a command, as interrupts."""
+
+    def __init__(self) -> None:
+        self._came: list[KeyboardInterrupt] = []
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if (handler := signal.getsignal(number)) is not signal.SIG_IGN:  # as in the background of a shell
+                    self._before[number] = handler
+
+    def take(self) -> None:
+        """Be the one who handles them; raises what has come and was swallowed."""
+        for number in self._before:
+            signal.signal(number, self._interrupt)
+        if self._came:
+            raise self._came[0]
+
+    def give_back(self) -> None:
+        """Have those handle them who did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        self._came.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise self._came[-1]
+
+
 @contextmanager
-def _contained(screen: Screen) -> Iterator[Sequence[KeyboardInterrupt]]:
-    """Let the application print, warn and be ended without spoiling what is shown; gives the interrupts that came."""
-    interrupts: list[KeyboardInterrupt] = []
+def _contained(screen: Screen) -> Iterator[_Signals]:
+    """Let the application print, warn and be ended without spoiling what is shown."""
+    signals = _Signals()
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
         screen.note(message)
 
-    def interrupt(number: int, _: object) -> None:
-        interrupts.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
-        raise interrupts[-1]
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, interrupt)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody has it ignored, say
-            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    signals.take()
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = note
-            yield interrupts
+            yield signals
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signals.give_back()
 
 
 def complete(kind: str, app: str | None, name: str | None) -> list[str]:

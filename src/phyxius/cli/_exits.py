@@ -58,8 +58,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: as an interrupt, so that what runs ends in order."""
 
 
-def of_interrupt(interrupt: KeyboardInterrupt) -> tuple[str, Exit]:
-    """What an interrupt is called, and how a command ends that it breaks off."""
+def of_interrupt(interrupt: KeyboardInterrupt | SystemExit) -> tuple[str, Exit]:
+    """What an interrupt is called, and how a command ends that it breaks off; the application has no say in that."""
+    if isinstance(interrupt, SystemExit):
+        return "ended by the application", Exit.BROKEN
     if isinstance(interrupt, Terminated):
         return "terminated", Exit.TERMINATED
     return "interrupted", Exit.INTERRUPTED

@@ -8,7 +8,7 @@ import os
 import re
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import attrs
@@ -128,17 +128,20 @@ class Screen:
         self.show([Line(Text(told + "─" * (width - len(told)), "bold"))])
 
     def note(self, text: object) -> None:
-        """Say something beside what was asked for."""
-        self.show([Line.of(text, lead="note: ", lead_style="yellow")], err=True)
+        """Say something beside what was asked for; nothing depends on whether that can be printed."""
+        with suppress(OSError):
+            self.show([Line.of(text, lead="note: ", lead_style="yellow")], err=True)
 
     def error(self, text: object) -> None:
-        """Say what went wrong."""
-        self.show([Line.of(text, lead="phyxius: ", lead_style="bold red")], err=True)
+        """Say what went wrong, if that can be printed."""
+        with suppress(OSError):
+            self.show([Line.of(text, lead="phyxius: ", lead_style="bold red")], err=True)
 
     def trace(self, error: BaseException) -> None:
         """Say where an error came from."""
         lines = "".join(tracebacks.format_exception(error)).split("\n")
-        self.show([Line.of(line) for line in lines if line], err=True)
+        with suppress(OSError):
+            self.show([Line.of(line) for line in lines if line], err=True)
 
     def json(self, values: Mapping[str, object]) -> None:
         """Print values for programs, in one line; nothing in it can move a cursor. Lists may be of any length."""

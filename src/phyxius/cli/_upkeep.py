@@ -64,22 +64,20 @@ def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
             f"--older-than must be longer than {roughly(needed)}",
             Exit.USAGE,
         )
-    asked_at = subjects[0].now()
-    before = when(asked_at - older_than)
+    before = (subjects[0].now() - older_than).replace(microsecond=0)  # as it is told, and asked about
     if not yes:
-        ask(f"Delete all events from before {before}, but the audit, the phases and the signatures?", "--yes")
-    older_than += max(subjects[0].now() - asked_at, timedelta(0))  # that question may have stood there for a while
+        ask(f"Delete all events from before {when(before)}, but the audit, the phases and the signatures?", "--yes")
     deleted, left = 0, len(stores)
     try:
-        with screen.progress(f"deleting what is from before {before}"):
+        with screen.progress(f"deleting what is from before {when(before)}"):
             for store in stores:
-                deleted += run(store.prune(older_than=older_than))
+                deleted += run(store.prune(older_than=older_than, before=before))
                 left -= 1
     finally:
         if left and deleted:
             screen.note(f"{deleted:,} events of other stores were deleted before that")
     screen.json({"deleted": deleted, "older_than_seconds": older_than.total_seconds()})
-    screen.say(f"{deleted:,} events from before {before} are deleted", lead="PRUNED  ", lead_style="bold green")
+    screen.say(f"{deleted:,} events from before {when(before)} are deleted", lead="PRUNED  ", lead_style="bold green")
     return Exit.DONE
 
 

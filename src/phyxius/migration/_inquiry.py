@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -95,16 +96,19 @@ class Inquirer:
     ) -> tuple[dict[str, Finding], dict[str, Instant], timedelta]:
         calls: dict[str, Limited[Finding]] = {}
         windows: dict[str, Coverage] = {}
+        answered: dict[str, Instant] = {}  # in a thread, before the event loop heard of it
         began = self.clock.now()
         for name, source in sources.items():
             subject = Attempt(self.migration, plain(step.from_phase), plain(step.to_phase), name, attempt)
-            calls[name] = Limited(self._question(source, subject, windows), source.timeout or self.evidence_timeout)
+            calls[name] = Limited(
+                self._question(source, subject, windows, answered), source.timeout or self.evidence_timeout
+            )
 
-        def took(settled: Settled[Finding]) -> timedelta:
-            return timedelta(microseconds=settled.at.ns_since(began) // 1_000)
+        def took(moment: Instant) -> timedelta:
+            return timedelta(microseconds=moment.ns_since(began) // 1_000)
 
         def tell(name: str, settled: Settled[Finding]) -> None:
-            answer = SourceAnswer(name, verdict_of(_finding(settled)), took(settled), windows.get(name))
+            answer = SourceAnswer(name, verdict_of(_finding(settled)), took(settled.at), windows.get(name))
             try:
                 assert on_answer is not None
                 on_answer(answer)
@@ -113,11 +117,11 @@ class Inquirer:
 
         settled = await gather_within(self.clock, calls, tell if on_answer else None)
         findings = {name: _finding(settled[name]) for name in sources}
-        asking = max(map(took, settled.values()), default=timedelta(0))
+        asking = max((took(answered.get(name, each.at)) for name, each in settled.items()), default=timedelta(0))
         return findings, {name: each.at for name, each in settled.items()}, asking
 
     def _question(
-        self, source: AnySource, subject: Attempt, windows: dict[str, Coverage]
+        self, source: AnySource, subject: Attempt, windows: dict[str, Coverage], answered: dict[str, Instant]
     ) -> Callable[[], Awaitable[Finding]]:
         async def ask() -> Passed | EvidenceFailure:
             running_attempt.set(subject)
@@ -128,15 +132,28 @@ class Inquirer:
                 window = check_window(answer).up_to_now(asked, self.clock.now())
                 windows[subject.source] = Coverage.of(window, source.window)
                 return judge_window(source, window, source.predicate(window))
-            return judge_answer(await self._answer_of(source.check))
+            heard = functools.partial(answered.__setitem__, subject.source)
+            return judge_answer(await self._answer_of(source.check, heard))
 
         return ask
 
-    async def _answer_of(self, check: Callable[[], Any]) -> object:
+    async def _answer_of(self, check: Callable[[], Any], answered: Callable[[Instant], None]) -> object:
         if inspect.iscoroutinefunction(check):
             return await check()
-        answer = await self.run_sync(check)
-        return await answer if inspect.isawaitable(answer) else answer
+        at: list[Instant] = []
+
+        @functools.wraps(check, updated=())
+        def ask() -> Any:
+            answer = check()
+            at.append(self.clock.now())
+            return answer
+
+        answer = await self.run_sync(ask)
+        if inspect.isawaitable(answer):
+            return await answer
+        for moment in at:
+            answered(moment)
+        return answer
 
 
 def _finding(settled: Settled[Finding]) -> Finding:
