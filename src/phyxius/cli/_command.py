@@ -135,7 +135,8 @@ class _Signals:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if (handler := signal.getsignal(number)) is not signal.SIG_IGN:  # as in the background of a shell
+                handler = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, None):  # as in the background of a shell, or by other than Python
                     self._before[number] = handler
 
     def take(self) -> None:
