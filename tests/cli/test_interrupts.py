@@ -1,0 +1,241 @@
+"""What is told where somebody, or the application, breaks a command off."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any
+
+import pytest
+
+from phyxius.blocking import SyncMigration, run
+from phyxius.cli._exits import Terminated
+from phyxius.cli._screen import Screen
+from phyxius.clock import create_controlled_clock
+from phyxius.fp import Ok, err
+from phyxius.journal import Journal, JournalOverflowError
+from phyxius.migration import (
+    Conflict,
+    EvidenceSnapshot,
+    create_memory_phase_store,
+    create_migration,
+    define_migration,
+)
+from phyxius.testing import FaultyPhaseStore
+from tests.cli.support import (
+    START,
+    Ended,
+    Shop,
+    in_memory,
+    interrupt_main,
+    phyxius,
+)
+
+
+def advance(to: str, *more: str) -> Ended:
+    return phyxius("advance", "quotes", "--to", to, *more)
+
+
+class Interrupted:
+    """A phase store that interrupts whoever runs the command at the commit, before or after it happens."""
+
+    def __init__(self, inner: Any, *, after: bool, then: Any = None) -> None:
+        self._inner, self._after, self._then = inner, after, then
+        self.current = inner.current
+
+    async def try_advance(self, *args: Any) -> Any:
+        answer = await self._inner.try_advance(*args) if self._after else None
+        if self._then is not None:
+            self.current = self._then
+        interrupt_main()
+        return answer or await self._inner.try_advance(*args)
+
+
+def interrupted(**options: Any) -> Any:
+    clock = create_controlled_clock(START)
+    spec = define_migration(name="quotes", phases={"expand": {}, "flip": {}, "contract": {}})
+    store: Any = Interrupted(create_memory_phase_store(initial="expand", clock=clock), **options)
+    return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store, single_process=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_interrupt_at_the_commit(shop: Shop, after: bool) -> None:
+    """A commit is never cut in two, and what became of it is told."""
+    migration = interrupted(after=after)
+    shop.has(migration)
+    told = "interrupted: it moved before that, quotes is at flip"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+    assert run(migration.current_phase()) == "flip"
+
+
+def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
+    """It says where to look."""
+
+    async def gone() -> str:
+        raise OSError("the line is dead")
+
+    shop.has(interrupted(after=True, then=gone))
+    told = "interrupted: it moved before that, look where quotes is: phyxius status quotes"
+    assert advance("flip") == Ended(130, "quotes  expand → flip\n", f"phyxius: {told}\n")
+
+
+def test_an_interrupt_at_a_commit_of_which_nothing_is_known(shop: Shop) -> None:
+    """That it is where it was does not prove that it stays there: the commit may still be on its way."""
+    migration = interrupted(after=False)
+
+    async def lost(*_: object) -> Any:
+        interrupt_main()
+        raise ConnectionError("the line is dead")
+
+    migration.phase_store.try_advance = lost
+    shop.has(migration)
+    ended = advance("flip")
+    assert ended.exit == 6
+    assert ended.err == (
+        "phyxius: interrupted: the phase store failed in try_advance (ConnectionError: the line is dead); whether the "
+        "migration moved is unknown; look where it is before anything else; phyxius status quotes\n"
+    )
+
+
+def test_an_interrupt_at_a_refusal(shop: Shop) -> None:
+    """Somebody else was first, and the phase that is read then is not told as moved by this."""
+    migration = interrupted(after=False)
+    inner = migration.phase_store._inner
+
+    async def second(*args: Any) -> Any:
+        await inner.try_advance("expand", "flip", EvidenceSnapshot("rival", {}))
+        interrupt_main()
+        return await inner.try_advance(*args)
+
+    migration.phase_store.try_advance = second
+    shop.has(migration)
+    assert advance("flip").err == "phyxius: interrupted: nothing moved, quotes is at flip\n"
+
+
+def test_an_interrupt_without_an_audit(shop: Shop) -> None:
+    """Where the journal does not take it, nothing is claimed."""
+    migration = interrupted(after=True)
+
+    def full(entry: object) -> None:
+        raise JournalOverflowError(1)
+
+    migration.journal.append = full
+    shop.has(migration)
+    told = "interrupted: whether quotes moved is unknown; look with phyxius status quotes"
+    assert advance("flip") == Ended(6, "quotes  expand → flip\n", f"phyxius: {told}\n")
+
+
+def test_another_call_of_the_same_process(shop: Shop) -> None:
+    """The application may advance the migration itself, and what came of that is not told as of this."""
+    migration = interrupted(after=True)
+    inner = migration.phase_store.try_advance
+
+    async def both(*args: Any) -> Any:
+        answer = await inner(*args)
+        loser = create_migration(migration.spec, journal=migration.journal, phase_store=late, single_process=True)
+        assert not isinstance(await asyncio.create_task(loser.advance("flip"), context=Context()), Ok)
+        return answer
+
+    late = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=migration.journal.clock))
+    late.answer("try_advance", err(Conflict("flip")))
+    migration.phase_store.try_advance = both
+    shop.has(migration)
+    assert advance("flip").err == "phyxius: interrupted: it moved before that, quotes is at flip\n"
+
+
+def test_an_application_that_exits(shop: Shop) -> None:
+    """Its exit code is its own, and not that of the command."""
+    migration = in_memory()
+
+    def leave(entry: object) -> None:
+        raise SystemExit(0)
+
+    migration.journal.subscribe(leave)
+    shop.has(migration)
+    ended = advance("flip", "--yes")
+    told = "whether quotes moved is unknown; look with phyxius status quotes"
+    assert (ended.exit, ended.err) == (6, f"phyxius: ended by the application: {told}\n")
+
+
+def test_an_interrupt_that_the_application_swallows(shop: Shop) -> None:
+    """The command ends all the same, before it does anything."""
+    migration = in_memory()
+
+    def app() -> Any:
+        with suppress(KeyboardInterrupt):
+            interrupt_main()
+        return migration
+
+    shop.has(app)
+    assert advance("flip", "--yes") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
+    assert run(migration.current_phase()) == "expand"
+
+
+def test_an_interrupt_before_the_step_is_tried(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is known that nothing moved."""
+    shop.has(in_memory())
+    monkeypatch.setattr(Screen, "progress", lambda *_: interrupt_main())
+    ended = advance("flip", "--yes")
+    assert (ended.exit, ended.err) == (130, "phyxius: interrupted: nothing moved\n")
+
+
+def test_signals_that_are_ignored(shop: Shop) -> None:
+    """As in the background of a shell: that is respected, and left as it is."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        shop.has(in_memory)
+        assert phyxius("status").exit == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_it_is_closed(shop: Shop) -> None:
+    """What has ended has ended so."""
+
+    @contextmanager
+    def app() -> Iterator[Any]:
+        yield in_memory()
+        interrupt_main()
+
+    shop.has(app)
+    ended = advance("flip", "--yes")
+    assert (ended.exit, ended.err) == (0, "phyxius: interrupted while the application was closed\n")
+    assert advance("nowhere").exit == 2
+
+
+@pytest.mark.parametrize("interrupt, word", [(KeyboardInterrupt, "interrupted"), (Terminated, "terminated")])
+def test_who_is_impatient_learns_that_it_is_unknown(
+    interrupt: type[KeyboardInterrupt], word: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second interrupt does not wait for what the first one ends, and that may be a commit under way."""
+    shop.has(in_memory())
+
+    def twice(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise interrupt  # noqa: B904 - as it comes
+
+    monkeypatch.setattr(SyncMigration, "advance", twice)
+    told = f"phyxius: {word} again: whether quotes moves is unknown; look with phyxius status quotes\n"
+    ended = phyxius("advance", "quotes", "--to", "flip", "--yes")
+    assert (ended.exit, ended.err) == (6, told)
+
+
+def test_a_disk_that_is_full(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moved, and its exit code says so, though nothing can be printed."""
+    shop.has(in_memory())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Screen, "json", full)
+    ended = phyxius("advance", "quotes", "--to", "flip", "--yes")
+    assert ended.exit == 0
+    assert ended.err == "phyxius: ADVANCED, which could not be printed: [Errno 28] No space left on device\n"
+    ended = phyxius("advance", "quotes", "--to", "nowhere")
+    assert (ended.exit, ended.err) == (2, "phyxius: quotes has no phase 'nowhere'; it has: expand, flip\n")
