@@ -21,7 +21,7 @@ from phyxius.migration._audit import (
     refusal_details,
     write_audit,
 )
-from phyxius.migration._decision import Finding, Step, next_step, refusal_for
+from phyxius.migration._decision import Step, next_step, refusal_for
 from phyxius.migration._errors import EvidenceOvertakenError, SpecChangedError, WrongShapeError
 from phyxius.migration._failure import EvidenceWithdrawnError
 from phyxius.migration._inquiry import Inquirer, Inquiry
@@ -91,7 +91,6 @@ class AdvanceCall(Generic[P]):
         self._from: str | None = None
         self._attempted = self._to
         self._inquiry = Inquiry({}, self._began, timedelta(0))
-        self._findings: Mapping[str, Finding] = {}
         self._committing = False
 
     async def run(self) -> Answer[P]:
@@ -120,8 +119,7 @@ class AdvanceCall(Generic[P]):
             return step
         self._attempted = plain(step.to_phase)
         self._inquiry = await runtime.inquirer.ask(step, self._attempt, self._on_answer)
-        self._findings = self._inquiry.findings
-        return refusal_for(step, self._findings) or step
+        return refusal_for(step, self._inquiry.findings) or step
 
     async def _commit(self, step: Step[P]) -> Answer[P]:
         """Run the commit in a task that nobody else can cancel half-way, and wait until it has ended."""
@@ -133,7 +131,7 @@ class AdvanceCall(Generic[P]):
 
     async def _transition(self, step: Step[P]) -> Answer[P]:
         self._committing = True
-        snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._findings), self._check_standing)
+        snapshot = EvidenceSnapshot(self._attempt, payloads_of(self._inquiry.findings), self._check_standing)
         phases = plain(step.from_phase), plain(step.to_phase)
         outcome: Advanced[P] | AdvanceError[P]
         try:
@@ -169,7 +167,7 @@ class AdvanceCall(Generic[P]):
         raise WrongShapeError(representation(answer), "Ok(Committed(...)) or Err(Conflict(...)) from try_advance")
 
     def _advanced(self, step: Step[P], committed: Committed) -> Advanced[P]:
-        return Advanced(step.from_phase, step.to_phase, payloads_of(self._findings), committed.at)
+        return Advanced(step.from_phase, step.to_phase, payloads_of(self._inquiry.findings), committed.at)
 
     async def _resolve(self, step: Step[P], error: BaseException) -> Advanced[P] | StoreErrored:
         """What became of a commit whose store failed; only the store can know."""
@@ -198,7 +196,7 @@ class AdvanceCall(Generic[P]):
             attempted=self._attempted,
             started_at=self._began,
             completed_at=self._runtime.clock.now(),
-            findings=self._findings,
+            findings=self._inquiry.findings,
             refusal=refusal,
         )
         return write_audit(self._runtime.journal, event, self._runtime.phase_store)

@@ -140,20 +140,16 @@ class Inquirer:
     async def _answer_of(self, check: Callable[[], Any], answered: Callable[[Instant], None]) -> object:
         if inspect.iscoroutinefunction(check):
             return await check()
-        at: list[Instant] = []
 
         @functools.wraps(check, updated=())
         def ask() -> Any:
             answer = check()
-            at.append(self.clock.now())
+            if not inspect.isawaitable(answer):
+                answered(self.clock.now())
             return answer
 
         answer = await self.run_sync(ask)
-        if inspect.isawaitable(answer):
-            return await answer
-        for moment in at:
-            answered(moment)
-        return answer
+        return await answer if inspect.isawaitable(answer) else answer
 
 
 def _finding(settled: Settled[Finding]) -> Finding:
