@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from phyxius.adapters._moment import look, now_in
 from phyxius.adapters._reading import Reading
 from phyxius.adapters._recorder import recorders_of, running_recorders, why_unrecorded
 from phyxius.adapters._records import is_storable
-from phyxius.clock import Clock, Instant
+from phyxius.clock import Clock
 from phyxius.journal import Journal
 from phyxius.migration import JournalQuery, JournalWindow
 
@@ -24,7 +24,6 @@ _POLLS = 100
 _ROUNDS = 5
 _PRUNED_AT_ONCE = 5_000
 _HELD_UP = timedelta(days=365)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SqlJournalStore:
@@ -115,8 +114,7 @@ class SqlJournalStore:
         check_duration(older_than, "older_than")
         for recorder in running_recorders(self.database.identity):
             await recorder.flush()  # a lease that is renewed too late must not take its row with it
-        most_ns = None if before is None else (before - _EPOCH) // timedelta(microseconds=1) * 1_000
-        until_ns = await self.database.write(partial(_move_coverage, self.database, older_than, most_ns))
+        until_ns = await self.database.write(partial(_move_coverage, self.database, older_than, before))
         deleted = 0
         while count := await self.database.write(partial(_delete_events, until_ns)):
             deleted += count
@@ -150,11 +148,11 @@ def _new_request(connection: Connection) -> int:
     return int(request)
 
 
-def _move_coverage(database: Database, older_than: timedelta, most_ns: int | None, connection: Connection) -> int:
+def _move_coverage(database: Database, older_than: timedelta, before: datetime | None, connection: Connection) -> int:
     """Say first that the database vouches for less, so that a crash in between leaves nothing that is not true."""
     until = now_in(database, connection).shifted(-older_than)
-    if most_ns is not None and most_ns < until.wall_ns:
-        until = Instant(wall_ns=most_ns, mono_ns=None)
+    if before is not None and before < until.wall_rounded_up:
+        until = until.shifted(before - until.wall_rounded_up)
     values = {"until": until.wall_ns, "held_up": until.shifted(-_HELD_UP).wall_ns}
     connection.execute("UPDATE {journal} SET covered_since_ns = :until WHERE covered_since_ns < :until", values)
     connection.execute("DELETE FROM {gaps} WHERE until_ns < :until", values)
