@@ -37,6 +37,13 @@ def _snapshot(attempt: str, **payloads: object) -> EvidenceSnapshot:
     return EvidenceSnapshot(attempt, payloads)
 
 
+async def _leaves_nothing(store: PhaseStore, refused: str) -> None:
+    """What was refused to a store that stands at its first phase is as if it had never been tried."""
+    require(await store.current() == "expand", f"{refused} moves nothing", await store.current())
+    answer = await store.try_advance("expand", "dual_write", _snapshot("a2"))
+    require(type(answer) is Ok, f"{refused} does not stand in the way of the next attempt", answer)
+
+
 async def starts_at_the_first_phase(make: MakePhaseStore) -> None:
     """A new store answers with the first phase, as an exact `str`."""
     store = await make()
@@ -57,9 +64,7 @@ async def refuses_a_stale_compare(make: MakePhaseStore) -> None:
     store = await make()
     answer = await store.try_advance("dual_write", "flip", _snapshot("a1"))
     require(answer == Err(Conflict("expand")), "a stale compare answers Err(Conflict(actual))", answer)
-    require(await store.current() == "expand", "a conflict moves nothing", await store.current())
-    answer = await store.try_advance("expand", "dual_write", _snapshot("a2"))
-    require(type(answer) is Ok, "a conflict does not stand in the way of the next attempt", answer)
+    await _leaves_nothing(store, "a conflict")
 
 
 async def has_one_winner(make: MakePhaseStore) -> None:
@@ -86,9 +91,7 @@ async def asks_last_whether_the_evidence_stands(make: MakePhaseStore) -> None:
         pass
     else:
         raise ConformanceError(f"what check_standing() raises goes through, and nothing is committed; seen: {answer!r}")
-    require(await store.current() == "expand", "evidence that is too old moves nothing", await store.current())
-    answer = await store.try_advance("expand", "dual_write", _snapshot("a2"))
-    require(type(answer) is Ok, "evidence that is too old does not stand in the way of the next attempt", answer)
+    await _leaves_nothing(store, "evidence that is too old")
 
 
 async def keeps_its_history(make: MakePhaseStore) -> None:
@@ -138,9 +141,7 @@ async def fences_an_attempt_that_never_committed(make: MakePhaseStore) -> None:
         pass
     else:
         raise ConformanceError(f"a fenced attempt must raise AttemptFencedError; seen: {answer!r}")
-    require(await store.current() == "expand", "a fenced attempt moves nothing", await store.current())
-    answer = await store.try_advance("expand", "dual_write", _snapshot("a2"))
-    require(type(answer) is Ok, "a fence holds back its own attempt alone", answer)
+    await _leaves_nothing(store, "a fenced attempt")
 
 
 async def decides_between_commit_and_fence(make: MakePhaseStore) -> None:
