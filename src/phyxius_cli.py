@@ -141,7 +141,7 @@ class _InOrder(click.Group):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if error.option_name in {"--app", "--json", "--create", "--traceback"}:
+            if error.option_name in {option for param in status.params for option in param.opts}:
                 told = f"{error.option_name} goes after the command, as in: phyxius status {error.option_name} ..."
                 raise click.UsageError(told, ctx) from None
             raise

@@ -80,7 +80,7 @@ class _Press:
     quiet: bool
     reports: dict[str, Report] = attrs.field(factory=dict, init=False)
     held: list[Line] = attrs.field(factory=list, init=False)
-    audit: list[HandlerEvent] = attrs.field(factory=list, init=False)
+    audit: HandlerEvent | None = attrs.field(default=None, init=False)
     pressed: bool = attrs.field(default=False, init=False)
 
     def run(self, before: str) -> Exit:
@@ -144,7 +144,7 @@ class _Press:
         def hear(entry: JournalEntry[Any]) -> None:
             event = entry.data
             if isinstance(event, HandlerEvent) and (event.name, event.correlation_id) == (name, ours):
-                self.audit.append(event)
+                self.audit = event
 
         leave = self.subject.migration.journal.subscribe(hear)
         try:
@@ -206,9 +206,9 @@ class _Press:
             return f"{word} again: whether {name} moves is unknown; look with {look}", Exit.UNKNOWN
         if not self.pressed:
             return f"{word}: nothing moved", ended
-        if not self.audit:
+        if self.audit is None:
             return f"{word}: whether {name} moved is unknown; look with {look}", Exit.UNKNOWN
-        refusal: Any = self.audit[-1].observed.get("refusal", {})
+        refusal: Any = self.audit.observed.get("refusal", {})
         if "try_advance" in refusal.get("errors", {}):  # the store failed at the commit, and this is what it came to
             return f"{word}: {refusal['message']}; {look}", Exit.UNKNOWN
         moved = "nothing moved" if refusal else "it moved before that"

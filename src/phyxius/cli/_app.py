@@ -17,7 +17,7 @@ import attrs
 
 from phyxius.blocking import SyncMigration
 from phyxius.cli._exits import CommandError, Exit
-from phyxius.cli._words import told
+from phyxius.cli._words import TRACED, told
 from phyxius.migration import Migration
 
 _SUCH_AS = '"package.module:name", such as "shop.migrations:migration"'
@@ -103,7 +103,7 @@ def load(target: Target) -> object:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name:
             raise CommandError(_not_found(target, error.name)) from error
-        raise CommandError(f"{target.module} cannot be imported: {told(error)}; --traceback shows where") from error
+        raise CommandError(f"{target.module} cannot be imported: {told(error)}; {TRACED}") from error
     for part in target.name.split("."):
         if not hasattr(found, part):
             raise CommandError(f"{target.module} has no {target.name}{_migrations_of(found)}")
@@ -161,7 +161,7 @@ def _guarded(target: Target) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise CommandError(f"{target} failed: {told(error)}; --traceback shows where") from error
+        raise CommandError(f"{target} failed: {told(error)}; {TRACED}") from error
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from phyxius.handler import HandlerError
 from phyxius.journal import to_json_value
 
+TRACED = "--traceback shows where"
 _UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
 _LONGEST = 300
 _MOMENT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
@@ -124,9 +125,6 @@ def told(error: BaseException) -> str:
 def error_told(error: BaseException) -> dict[str, str]:
     """An error for programs."""
     return {"type": type(error).__name__, "message": told(error)}
-
-
-TRACED = "--traceback shows where"
 
 
 def hint(error: BaseException) -> str:
