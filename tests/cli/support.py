@@ -114,6 +114,11 @@ def phyxius(*args: str) -> Ended:
     return Ended(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
 
 
+def advance(to: str, *more: str) -> Ended:
+    """Take the migration that most tests are about into a phase."""
+    return phyxius("advance", "quotes", "--to", to, *more)
+
+
 def on_terminal(
     *args: str,
     typed: str = "",

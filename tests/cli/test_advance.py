@@ -35,6 +35,7 @@ from tests.cli.support import (
     Ended,
     Quotes,
     Shop,
+    advance,
     assert_tame,
     failing,
     in_memory,
@@ -54,10 +55,6 @@ def test_a_phase_in_memory(shop: Shop) -> None:
     assert ended.exit == 1
     assert ended.err.startswith("phyxius: the phase of quotes is kept in the memory of a process, so this command")
     assert run(store.current()) == "expand"
-
-
-def advance(to: str, *more: str) -> Ended:
-    return phyxius("advance", "quotes", "--to", to, *more)
 
 
 ADVANCED = """\

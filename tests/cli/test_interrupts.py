@@ -29,14 +29,11 @@ from tests.cli.support import (
     START,
     Ended,
     Shop,
+    advance,
     in_memory,
     interrupt_main,
     phyxius,
 )
-
-
-def advance(to: str, *more: str) -> Ended:
-    return phyxius("advance", "quotes", "--to", to, *more)
 
 
 class Interrupted:

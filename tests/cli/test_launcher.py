@@ -157,26 +157,32 @@ def test_an_extra_that_is_not_installed(tmp_path: Path, missing: str) -> None:
     assert (ended.exit, ended.out, ended.err) == (1, "", told)
 
 
-class Without:
-    """An import system that lacks something."""
+class Raising:
+    """An import system that raises at a module."""
 
-    def __init__(self, missing: str) -> None:
-        self._missing = missing
+    def __init__(self, at: str, error: BaseException) -> None:
+        self._at, self._error = at, error
 
     def find_spec(self, name: str, *_: object) -> None:
-        if name == "phyxius.cli":
-            raise ModuleNotFoundError(f"No module named {self._missing!r}", name=self._missing)
+        if name == self._at:
+            raise self._error
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def importing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, BaseException], None]:
+    """Has the import of a module raise."""
+
+    def raises(at: str, error: BaseException) -> None:
+        monkeypatch.delitem(sys.modules, at, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Raising(at, error), *sys.meta_path])
+
+    return raises
+
+
+@pytest.fixture
+def without(importing: Callable[[str, BaseException], None]) -> Callable[[str], None]:
     """Has what the command imports lack something."""
-
-    def lack(missing: str) -> None:
-        monkeypatch.delitem(sys.modules, "phyxius.cli")
-        monkeypatch.setattr(sys, "meta_path", [Without(missing), *sys.meta_path])
-
-    return lack
+    return lambda missing: importing("phyxius.cli", ModuleNotFoundError(f"No module named {missing!r}", name=missing))
 
 
 def test_what_it_says_of_what_is_missing(shop: Shop, without: Callable[[str], None]) -> None:
@@ -184,24 +190,14 @@ def test_what_it_says_of_what_is_missing(shop: Shop, without: Callable[[str], No
     without("rich")
     with pytest.raises(SystemExit, match=r"pip install 'phyxius-migration\[cli\]'"):
         phyxius_cli.main.main(["status"])
-    without_another = sys.meta_path[0]
-    assert isinstance(without_another, Without)
-    without_another._missing = "attrs"
+    without("attrs")
     with pytest.raises(ModuleNotFoundError, match="attrs"):
         phyxius_cli.main.main(["status"])
 
 
-def test_an_interrupt_before_it_begins(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_it_begins(shop: Shop, importing: Callable[[str, BaseException], None]) -> None:
     """While its own parts are imported."""
-
-    class Interrupting:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name == "phyxius.cli":
-                raise KeyboardInterrupt
-
-    monkeypatch.delitem(sys.modules, "phyxius.cli")
-    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    importing("phyxius.cli", KeyboardInterrupt())
     assert phyxius("status") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
 
 
@@ -212,17 +208,9 @@ def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:
         runpy.run_path(phyxius_cli.__file__, run_name="__main__")
 
 
-def test_an_interrupt_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_anything(importing: Callable[[str, BaseException], None]) -> None:
     """There is no traceback of what was never begun."""
-
-    class Interrupting:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name == "click":
-                raise KeyboardInterrupt
-
-    monkeypatch.delitem(sys.modules, "click")
-    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    importing("click", KeyboardInterrupt())
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(phyxius_cli.__file__, run_name="__main__")
     assert ended.value.code == 130

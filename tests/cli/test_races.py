@@ -23,19 +23,14 @@ from tests.cli.support import (
     COMMAND,
     HOSTILE,
     START,
-    Ended,
     Quotes,
     Shop,
+    advance,
     assert_tame,
     on_terminal,
     phyxius,
     process,
 )
-
-
-def advance(to: str, *more: str) -> Ended:
-    return phyxius("advance", "quotes", "--to", to, *more)
-
 
 # -- who is first
 
