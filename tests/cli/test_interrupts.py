@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context
 from typing import Any
 
+import attrs
 import pytest
 
 from phyxius.blocking import SyncMigration, run
 from phyxius.cli._exits import Terminated
 from phyxius.cli._screen import Screen
 from phyxius.clock import create_controlled_clock
-from phyxius.fp import Ok, err
+from phyxius.handler import HandlerEvent
 from phyxius.journal import Journal, JournalOverflowError
 from phyxius.migration import (
-    Conflict,
     EvidenceSnapshot,
     create_memory_phase_store,
     create_migration,
     define_migration,
 )
-from phyxius.testing import FaultyPhaseStore
 from tests.cli.support import (
     START,
     Ended,
@@ -128,17 +125,15 @@ def test_an_interrupt_without_an_audit(shop: Shop) -> None:
 def test_another_call_of_the_same_process(shop: Shop) -> None:
     """The application may advance the migration itself, and what came of that is not told as of this."""
     migration = interrupted(after=True)
-    inner = migration.phase_store.try_advance
+    append = migration.journal.append
 
-    async def both(*args: Any) -> Any:
-        answer = await inner(*args)
-        loser = create_migration(migration.spec, journal=migration.journal, phase_store=late, single_process=True)
-        assert not isinstance(await asyncio.create_task(loser.advance("flip"), context=Context()), Ok)
+    def both(event: HandlerEvent) -> Any:
+        answer = append(event)
+        refusal = {"type": "CAS_LOST", "message": "", "failures": {}, "errors": {}}
+        append(attrs.evolve(event, outcome="failure", observed={"refusal": refusal}, correlation_id=None))
         return answer
 
-    late = FaultyPhaseStore(create_memory_phase_store(initial="expand", clock=migration.journal.clock))
-    late.answer("try_advance", err(Conflict("flip")))
-    migration.phase_store.try_advance = both
+    migration.journal.append = both
     shop.has(migration)
     assert advance("flip").err == "phyxius: interrupted: it moved before that, quotes is at flip\n"
 
@@ -155,6 +150,24 @@ def test_an_application_that_exits(shop: Shop) -> None:
     ended = advance("flip", "--yes")
     told = "whether quotes moved is unknown; look with phyxius status quotes"
     assert (ended.exit, ended.err) == (6, f"phyxius: ended by the application: {told}\n")
+
+
+def test_an_exit_that_the_application_swallows(shop: Shop) -> None:
+    """It is told by the command, before the application hears of it."""
+
+    async def leave() -> str:
+        raise SystemExit(0)
+
+    @contextmanager
+    def app() -> Iterator[Any]:
+        migration = in_memory()
+        store: Any = migration.phase_store
+        store.current = leave
+        with suppress(BaseException):
+            yield migration
+
+    shop.has(app)
+    assert phyxius("diagram", "quotes") == Ended(1, "", "phyxius: ended by the application; nothing is torn\n")
 
 
 def test_an_interrupt_that_the_application_swallows(shop: Shop) -> None:
