@@ -94,6 +94,21 @@ def test_an_interrupt_at_a_commit_of_which_nothing_is_known(shop: Shop) -> None:
     )
 
 
+def test_an_interrupt_while_that_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more changes nothing of how it ends."""
+    migration = interrupted(after=False)
+
+    async def lost(*_: object) -> Any:
+        interrupt_main()
+        raise ConnectionError("the line is dead")
+
+    migration.phase_store.try_advance = lost
+    shop.has(migration)
+    with monkeypatch.context() as patch:
+        patch.setattr(Screen, "error", lambda *_: patch.undo() or interrupt_main())
+        assert advance("flip") == Ended(6, "quotes  expand → flip\n")
+
+
 def test_an_interrupt_at_a_refusal(shop: Shop) -> None:
     """Somebody else was first, and the phase that is read then is not told as moved by this."""
     migration = interrupted(after=False)
@@ -196,8 +211,15 @@ def test_signals_that_are_ignored(shop: Shop) -> None:
     """As in the background of a shell: that is respected, and left as it is."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        shop.has(in_memory)
+        seen: list[object] = []
+
+        def app() -> Any:
+            seen.append(signal.getsignal(signal.SIGINT))
+            return in_memory()
+
+        shop.has(app)
         assert phyxius("status").exit == 0
+        assert seen == [signal.SIG_IGN]
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -102,12 +102,16 @@ def test_what_one_left_that_was_killed_is_removed(temporary: Path) -> None:
         assert first.exists()
         assert second.exists()
         mine = left(temporary, "mine")
-        (mine / "owned.lock").unlink()
+        (mine / "owned.lock").rename(mine / "elsewhere")
+        linked = left(temporary, "linked")
+        (linked / "owned.lock").unlink()
+        (linked / "owned.lock").symlink_to(mine / "elsewhere")
         with (left(temporary, "running") / "owned.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with place(screen(), None):
                 pass
         assert mine.exists()
+        assert linked.exists()
         assert Path(lock.name).exists()
 
 
