@@ -59,7 +59,8 @@ if "LOCKED" in os.environ:
 
 def factory():
     print("it opens", flush=True)
-    threading.Event().wait()
+    while True:
+        threading.Event().wait(0.1)  # in case that the key is pressed just before the wait
 
 async def async_factory():
     print("it opens", flush=True)

@@ -7,18 +7,20 @@ import contextlib
 import contextvars
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from io import StringIO
 
 import pytest
 
-from phyxius.clock import Instant, Workers, carried_on, create_controlled_clock, run_in_thread
+from phyxius.clock import Instant, Workers, carried_on, create_controlled_clock, result_of, run_in_thread
 from phyxius.clock._threads import awaited_threads
 
 LIMIT = timedelta(seconds=30)
@@ -733,3 +735,67 @@ async def test_the_threads_that_are_there_do_it(monkeypatch: pytest.MonkeyPatch)
         assert await held
         assert await waits is first
     await workers.close(timedelta(seconds=30))
+
+
+# -- result_of
+
+
+class Awaited(Future[str]):
+    """An answer to which something happens when somebody waits for it."""
+
+    def __init__(self, happens: Callable[[Awaited], object]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._happens(self)
+        return super().exception(timeout)
+
+    def result(self, timeout: float | None = None) -> str:
+        if not self.done():
+            self._happens(self)
+        return super().result(timeout)
+
+
+def test_a_signal_that_wakes_nobody_is_noticed() -> None:
+    """Another thread receives it, as if it had come between the last bytecode before the wait and the wait."""
+    waited_for, noticed = threading.Event(), threading.Event()
+    answer = Awaited(lambda _: waited_for.set())
+
+    def interrupt() -> None:
+        waited_for.wait(30)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        noticed.wait(10)
+        answer.set_result("too late")
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        result_of(answer)
+    was_done = answer.done()
+    noticed.set()
+    thread.join()
+    assert not was_done
+
+
+def test_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lasts as long as there is no answer."""
+    monkeypatch.setattr("phyxius.clock._threads._PULSE", 0)
+    waits = iter([False, False, True])
+    assert result_of(Awaited(lambda answer: next(waits) and answer.set_result("at last"))) == "at last"
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError("its own"), CancelledError(), KeyError("x")], ids=lambda each: type(each).__name__
+)
+def test_an_answer_that_is_an_error(error: Exception) -> None:
+    """It is raised, also if it looks like one of the wait."""
+    with pytest.raises(type(error)) as raised:
+        result_of(Awaited(lambda answer: answer.set_exception(error)))
+    assert raised.value is error
+
+
+def test_an_answer_that_is_withdrawn() -> None:
+    """There is none, then."""
+    with pytest.raises(CancelledError):
+        result_of(Awaited(Future.cancel))

@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from phyxius.clock import Portal
+from phyxius.clock import Portal, result_of
 
 T = TypeVar("T")
 _logger = logging.getLogger("phyxius.blocking")
@@ -73,13 +73,13 @@ class Background:
         answer: Future[T] | None = None
         try:
             answer = self.start(running)
-            return answer.result()
+            return result_of(answer)
         except BaseException as error:
             # Without an answer it was refused, unless what came is no error.
             interrupted = not isinstance(error, Exception) if answer is None else not answer.done()
             if interrupted:
                 job.unwanted = True
-                self.start(job.cancel()).result()
+                result_of(self.start(job.cancel()))
             raise
         finally:
             if not job.begun:

@@ -6,7 +6,7 @@ from phyxius.clock._instant import Instant
 from phyxius.clock._limits import Limited, Settled, gather_within, timeout, uninterrupted
 from phyxius.clock._portal import Portal, PortalClosedError
 from phyxius.clock._system import SystemClock, create_system_clock
-from phyxius.clock._threads import Workers, carried_on, run_in_thread
+from phyxius.clock._threads import Workers, carried_on, result_of, run_in_thread
 
 __all__ = [
     "Clock",
@@ -23,6 +23,7 @@ __all__ = [
     "create_controlled_clock",
     "create_system_clock",
     "gather_within",
+    "result_of",
     "run_in_thread",
     "timeout",
     "uninterrupted",

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from phyxius.clock._threads import run_aside
+from phyxius.clock._threads import result_of, run_aside
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Portal:
             RuntimeError: A finalizer calls it in the very thread that would have to do it.
             BaseException: Whatever the coroutine raised.
         """
-        return self.start(work).result()
+        return result_of(self.start(work))
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Have a coroutine run, with the caller's context variables; to cancel the future cancels it.
@@ -92,7 +92,7 @@ class Portal:
             last.close()
             return
         try:
-            asyncio.run_coroutine_threadsafe(_end(last, limit), self._loop).result()
+            result_of(asyncio.run_coroutine_threadsafe(_end(last, limit), self._loop))
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 Waiting = set[asyncio.Future[Any]]
 Outcome: TypeAlias = Callable[[], T]
+# How long a thread that waits sleeps at most, in seconds: a signal that came just before it fell asleep, or that
+# another thread received, wakes nobody.
+_PULSE = 0.2
 _carried_on: set[asyncio.Task[Any]] = set()
 _awaited: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = weakref.WeakKeyDictionary()
 
@@ -32,6 +35,21 @@ def starts(thread: threading.Thread) -> bool:
             raise
         return False
     return True
+
+
+def result_of(answer: Future[T]) -> T:
+    """Wait for an answer as `answer.result()` does, but never deaf to signals: what a handler raises comes at once.
+
+    CPython runs handlers between two bytecodes of the main thread, and a signal that comes when it has run the last
+    one before its wait is otherwise noticed only with the next signal.
+
+    Raises:
+        BaseException: Whatever the answer is.
+    """
+    while not answer.done():
+        with suppress(TimeoutError):  # of the wait; one of the answer's own comes below
+            answer.exception(_PULSE)
+    return answer.result()
 
 
 def run_aside(function: Callable[[], object], name: str) -> None:
@@ -156,7 +174,7 @@ class Workers(Generic[R]):
             raise RuntimeError("a finalizer called this in the very thread that would have to do it")
         answer: Future[Outcome[T]] = Future()
         self._put(function, answer.set_result)
-        return answer.result()()
+        return result_of(answer)()
 
     async def close(self, limit: timedelta) -> None:
         """Let the calls end that have begun, then the threads, each closing its resource.
