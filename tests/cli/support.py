@@ -390,7 +390,10 @@ class Process:
 
     def ended(self) -> Ended:
         """Wait until it has ended."""
-        code = self._process.wait(PATIENCE)
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it does not end; it has shown: {self.shown}")
         self._reader.join(PATIENCE)
         return Ended(code, self.shown)
 
