@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from phyxius.adapters._orders import PassedPhasesChangedError
+from phyxius.adapters._orders import AmendedMeanwhileError, PassedPhasesChangedError
 from phyxius.adapters._stores import SqlStores
 from phyxius.clock import ControlledClock
 from phyxius.fp import Ok, err
@@ -179,6 +179,22 @@ async def test_the_same_order_is_no_amendment(place: Place, flipped: SqlStores) 
     stores = [flipped.phase_store(SPEC), flipped.phase_store(new)]
     assert await asyncio.gather(*(store.amend(new, **WHO) for store in stores)) == [2, 2]
     assert len(orders(place)) == 2
+
+
+async def test_an_amendment_of_what_was_looked_at(place: Place, flipped: SqlStores) -> None:
+    """Who says which order he means to replace replaces no other, unless somebody had the same in mind."""
+    store, new = flipped.phase_store(SPEC), spec_of(*AHEAD["added"])
+    assert await store.amend(new, **WHO, revision=1) == 2
+    assert await store.amend(new, **WHO, revision=1) == 2
+    before = place.contents()
+    with pytest.raises(
+        AmendedMeanwhileError, match=r"meanwhile \(revision 2\): the store recorded .*; look at"
+    ) as caught:
+        await store.amend(SPEC, **WHO, revision=1)
+    error = caught.value
+    assert (error.recorded, error.declared, error.revision) == (new.order, SPEC.order, 2)
+    assert place.contents() == before
+    assert await store.amend(SPEC, **WHO, revision=2) == 3
 
 
 async def test_an_order_may_come_back(flipped: SqlStores) -> None:

@@ -66,6 +66,21 @@ def test_a_changed_order_is_asked_for(changed: Quotes) -> None:
     assert agreed.seen.endswith("AMENDED  quotes has revision 2 of its order: expand, dual_write, backfill, contract\n")
 
 
+def test_an_order_that_changes_while_one_thinks(changed: Quotes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was shown is what is replaced, or nothing is."""
+
+    def somebody_else_is_faster(*_: object) -> None:
+        other = changed.migration(expand={}, dual_write={}, check={}, contract={})
+        with opened(changed.place.stores(changed.clock)) as stores:
+            run(stores.phase_store(other.spec).amend(other.spec, who="cleo", why="check first"))
+
+    monkeypatch.setattr("phyxius.cli._upkeep.ask", somebody_else_is_faster)
+    ended = phyxius(*AMEND)
+    assert ended.exit == 7
+    assert ended.err.startswith("phyxius: somebody amended the order meanwhile (revision 2): the store recorded")
+    assert changed.place.rows("SELECT count(*) FROM orders") == [(2,)]
+
+
 @pytest.mark.parametrize("more", [["--why", " "], ["--why", "more", "--who", ""]], ids=["why", "who"])
 def test_an_amendment_without_a_reason(changed: Quotes, more: list[str]) -> None:
     """It is kept with the order; so it is asked for before anything else."""

@@ -30,6 +30,20 @@ class PassedPhasesChangedError(SpecChangedError):
         return f"{self.difference}; the migration is at {self.current!r}, so the new order must begin with {listed}"
 
 
+@attrs.define(eq=False, slots=False)
+class AmendedMeanwhileError(SpecChangedError):
+    """An amendment replaces another order than the one that was looked at.
+
+    Attributes:
+        revision: The revision that holds by now.
+    """
+
+    revision: int
+
+    def __str__(self) -> str:
+        return f"somebody amended the order meanwhile (revision {self.revision}): {self.difference}; look at it again"
+
+
 @attrs.frozen
 class Recorded:
     """What the database says of a migration.

@@ -12,6 +12,7 @@ from phyxius.adapters._attestations import signatures_of
 from phyxius.adapters._database import Connection, Database, name_of
 from phyxius.adapters._moment import now_in
 from phyxius.adapters._orders import (
+    AmendedMeanwhileError,
     Order,
     PassedPhasesChangedError,
     Recorded,
@@ -200,7 +201,7 @@ class SqlPhaseStore:
             for revision, phases, at_ns, who, why in await self.database.read(read)
         )
 
-    async def amend(self, spec: MigrationSpec[Any], *, who: str, why: str) -> int:
+    async def amend(self, spec: MigrationSpec[Any], *, who: str, why: str, revision: int | None = None) -> int:
         """Adopt another order of phases: those still ahead may be added, changed, reordered or dropped.
 
         Run it before the new build is rolled out. Builds with the earlier order read on until the migration enters
@@ -210,6 +211,7 @@ class SqlPhaseStore:
             spec: The spec with the new order, of the same name.
             who: Who decided it.
             why: For what reason; both are kept.
+            revision: The revision of the order that was looked at and is to be replaced; whichever holds unless given.
 
         Returns:
             The revision of the order that holds now; the same as before if it is the same order.
@@ -219,6 +221,7 @@ class SqlPhaseStore:
                 migration yet: nobody has read its phase.
             PayloadError: `who` or `why` holds what databases refuse.
             PassedPhasesChangedError: It changes a phase that was passed, or the current one.
+            AmendedMeanwhileError: Another order than that of `revision` holds by now.
         """
         if spec.name != self._migration:
             raise SpecError(f'this is the store of "{self._migration}", so it cannot adopt that order', spec.name)
@@ -230,6 +233,8 @@ class SqlPhaseStore:
             found = known(connection, self._migration)
             if found.phases == declared:
                 return found.revision
+            if revision not in {None, found.revision}:
+                raise AmendedMeanwhileError(found.phases, declared, found.revision)
             if declared[: len(found.passed())] != found.passed():
                 raise PassedPhasesChangedError(found.phases, declared, found.phase)
             values = {

@@ -43,7 +43,7 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
             f"Have the stores adopt the order of the application for {name}? Signatures given so far stop counting.",
             "--yes",
         )
-    revision = run(store.amend(subject.migration.spec, who=who, why=why))
+    revision = run(store.amend(subject.migration.spec, who=who, why=why, revision=orders[-1].revision))
     screen.json({"migration": name, "revision": revision, "phases": subject.order, "amended": True})
     told = f"{name} has revision {revision} of its order: {', '.join(subject.order)}"
     screen.say(told, lead="AMENDED  ", lead_style="bold green")

@@ -9,7 +9,7 @@ from typing import get_args
 import attrs
 import pytest
 
-from phyxius.adapters.sqlite import FileProblem, FileStoreError, PassedPhasesChangedError
+from phyxius.adapters.sqlite import AmendedMeanwhileError, FileProblem, FileStoreError, PassedPhasesChangedError
 from phyxius.adapters.sqlite._errors import file_error
 
 CODES: dict[int | None, FileProblem] = {
@@ -52,6 +52,7 @@ def test_it_says_what_is_wrong(problem: FileProblem) -> None:
         *(FileStoreError("/data/a.db", problem, "said") for problem in get_args(FileProblem)),
         FileStoreError(path="/data/a.db", problem="locked"),
         PassedPhasesChangedError(("a", "b", "c"), ("a", "x"), "b"),
+        AmendedMeanwhileError(("a", "b"), ("a", "c"), 2),
     ],
     ids=str,
 )

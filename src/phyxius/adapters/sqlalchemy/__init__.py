@@ -3,7 +3,7 @@
 from phyxius.adapters._asking import NotAskedError
 from phyxius.adapters._attestations import SqlAttestations
 from phyxius.adapters._journal_store import SqlJournalStore
-from phyxius.adapters._orders import Order, PassedPhasesChangedError
+from phyxius.adapters._orders import AmendedMeanwhileError, Order, PassedPhasesChangedError
 from phyxius.adapters._phase_store import SqlPhaseStore
 from phyxius.adapters._recorder import Recorder
 from phyxius.adapters._signatures import Signature
@@ -13,6 +13,7 @@ from phyxius.adapters.sqlalchemy._schema import metadata, metadata_for
 from phyxius.adapters.sqlalchemy._stores import ServerStores, create_schema, open_stores
 
 __all__ = [
+    "AmendedMeanwhileError",
     "NotAskedError",
     "Order",
     "PassedPhasesChangedError",
