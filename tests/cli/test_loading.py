@@ -179,6 +179,8 @@ MISSING = "which is not installed: "
             f"bakery needs sqlalchemy, {MISSING}pip install 'phyxius-migration[postgresql]'",
         ),
         ("import asyncmy", f"bakery needs asyncmy, {MISSING}pip install 'phyxius-migration[mysql]'"),
+        ("import psycopg", f"bakery needs psycopg, {MISSING}pip install 'psycopg[binary]'"),
+        ("import aiomysql", f"bakery needs aiomysql, {MISSING}pip install aiomysql"),
         ("import django", f"bakery needs django, {MISSING}pip install 'phyxius-migration[django]'"),
         ("raise ModuleNotFoundError('odd')", f"bakery cannot be imported: ModuleNotFoundError: odd{TRACED}"),
         ("1 / 0", f"bakery cannot be imported: ZeroDivisionError: division by zero{TRACED}"),
@@ -186,13 +188,13 @@ MISSING = "which is not installed: "
         ("from sys import nothing", None),
         ("def", None),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_module_that_cannot_be_imported(
     project: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str | None
 ) -> None:
     """It says what is missing, and how to get what belongs to this library; never the name of a wrong module."""
-    for name in ("sqlalchemy", "asyncmy", "django"):
+    for name in ("sqlalchemy", "asyncmy", "psycopg", "aiomysql", "django"):
         monkeypatch.setitem(sys.modules, name, None)
     (project / "bakery.py").write_text(code)
     ended = phyxius("status", "--app", "bakery:migration")

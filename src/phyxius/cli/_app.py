@@ -6,6 +6,7 @@ import getpass
 import importlib
 import inspect
 import os
+import shlex
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -22,14 +23,14 @@ from phyxius.migration import Migration
 
 _SUCH_AS = '"package.module:name", such as "shop.migrations:migration"'
 _WANTED = "a Migration, several of them, or a factory that returns them"
-_EXTRAS = {
-    "sqlalchemy": "postgresql",
-    "asyncpg": "postgresql",
-    "psycopg": "postgresql",
-    "asyncmy": "mysql",
-    "aiomysql": "mysql",
-    "alembic": "alembic",
-    "django": "django",
+_PACKAGES = {
+    "sqlalchemy": "phyxius-migration[postgresql]",
+    "asyncpg": "phyxius-migration[postgresql]",
+    "psycopg": "psycopg[binary]",
+    "asyncmy": "phyxius-migration[mysql]",
+    "aiomysql": "aiomysql",
+    "alembic": "phyxius-migration[alembic]",
+    "django": "phyxius-migration[django]",
 }
 
 
@@ -114,8 +115,8 @@ def load(target: Target) -> object:
 def _not_found(target: Target, missing: str) -> str:
     if target.module == missing or target.module.startswith(f"{missing}."):
         return f"there is no module {missing}, neither in {target.root} nor among what is installed here"
-    extra = _EXTRAS.get(missing.partition(".")[0])
-    cure = f"pip install 'phyxius-migration[{extra}]'" if extra else "install it here, or run this where the app runs"
+    package = _PACKAGES.get(missing.partition(".")[0])
+    cure = f"pip install {shlex.quote(package)}" if package else "install it here, or run this where the app runs"
     return f"{target.module} needs {missing}, which is not installed: {cure}"
 
 
