@@ -106,6 +106,23 @@ async def test_tables_that_are_not_there(engine: AsyncEngine, prefix: str) -> No
         await open_stores(engine, prefix=prefix).__aenter__()
 
 
+async def test_tables_that_are_gone(engine: AsyncEngine, prefix: str) -> None:
+    """Once they were used they are not made anew: empty ones would say that nothing happened."""
+    await create_schema(engine, prefix=prefix)
+    stores = open_stores(engine, prefix=prefix)
+    async with stores:
+        await stores.phase_store(SPEC).current()
+    await run(engine, f"DROP TABLE {prefix}events")
+    wanted = {"match": rf"restore them from a backup.*not there: {prefix}events\)$"}
+    with pytest.raises(ServerStoreError, **wanted) as caught:
+        await create_schema(engine, prefix=prefix)
+    assert caught.value.problem == "corrupt"
+    with pytest.raises(ServerStoreError, **wanted):
+        await stores._database.open(create=True)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(missing, Naming(prefix)) == [f"{prefix}events"]
+
+
 async def test_tables_of_another_version(engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Newer ones are left alone, older ones have to be brought to ours first, by whatever makes the tables."""
     await create_schema(engine, prefix=prefix)
@@ -115,7 +132,9 @@ async def test_tables_of_another_version(engine: AsyncEngine, prefix: str, monke
     with pytest.raises(ServerStoreError, match=r"upgrade phyxius-migration here .version 2, known up to 1") as caught:
         await open_stores(engine, prefix=prefix).__aenter__()
     assert caught.value.problem == "newer"
+    await run(engine, f"ALTER TABLE {prefix}journal RENAME COLUMN request TO renamed")  # as a newer version might
     await create_schema(engine, prefix=prefix)
+    await run(engine, f"ALTER TABLE {prefix}journal RENAME COLUMN renamed TO request")
 
     def upgrade(connection: sa.Connection, naming: Naming) -> None:
         connection.execute(sa.text(f"ALTER TABLE {naming.table('journal')} ADD COLUMN colour VARCHAR(10)"))

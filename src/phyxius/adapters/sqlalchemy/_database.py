@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Coroutine, Hashable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -114,7 +114,9 @@ class ServerDatabase:
     def _create(self, connection: Connection) -> None:
         assert isinstance(connection, ServerConnection)
         with self._kind.one_at_a_time(connection.raw):
-            schema.create(connection.raw, self._naming)
+            gone = schema.create(connection.raw, self._naming)
+        if gone:
+            raise ServerStoreError(self.place, "corrupt", _not_there(gone))
 
     @contextlib.contextmanager
     def _of_this_loop(self) -> Iterator[None]:
@@ -186,13 +188,11 @@ class ServerDatabase:
     async def _prepare(self, lane: Lane, *, create: bool) -> str:
         """Look at the version, write down ours if the tables are as new, and say the name of the database."""
         version, name, stamp = await lane.transact("READ COMMITTED", self._look)
+        if create and version in {0, schema.VERSION}:
+            await lane.transact("READ COMMITTED", self._create)
         if version < schema.VERSION:
-            absent = await lane.transact("READ COMMITTED", self._missing)
-            if absent and create and not version:
-                await lane.transact("READ COMMITTED", self._create)
-            elif absent:
-                problem: Literal["missing", "older"] = "older" if version else "missing"
-                raise ServerStoreError(self.place, problem, f"not there: {', '.join(absent[:5])}")
+            if absent := await lane.transact("READ COMMITTED", self._missing):
+                raise ServerStoreError(self.place, "older" if version else "missing", _not_there(absent))
             version, name, stamp = await lane.transact("READ COMMITTED", self._begin)
         if version > schema.VERSION:
             raise ServerStoreError(self.place, "newer", f"version {version}, known up to {schema.VERSION}")
@@ -274,3 +274,7 @@ class ServerDatabase:
             return await work
         finally:
             self._tasks.discard(task)
+
+
+def _not_there(absent: list[str]) -> str:
+    return f"not there: {', '.join(absent[:5])}"

@@ -15,6 +15,7 @@ ServerProblem: TypeAlias = Literal[
     "older",
     "newer",
     "other_clock",
+    "corrupt",
     "denied",
     "read_only",
     "encoding",
@@ -35,6 +36,8 @@ _PROBLEMS: dict[ServerProblem, str] = {
     " phyxius-migration here",
     "other_clock": "this process would stamp its rows by another clock than the rest, and nobody would see them where"
     " they belong; give the same clock= and time= everywhere, and keep tests in tables of their own (prefix=, schema=)",
+    "corrupt": "tables that were there are gone, and made anew they would vouch for what nobody kept; restore them from"
+    " a backup, or drop all of them and begin anew",
     "denied": "this user may not do that; mend the user and the password, or grant it SELECT, INSERT, UPDATE and DELETE"
     " on the tables, USAGE on their sequences (PostgreSQL), and CREATE to whoever makes them",
     "read_only": "it cannot be written; connect to the primary, and not to a replica",
@@ -101,8 +104,8 @@ class ServerStoreError(Exception):
 
     Attributes:
         place: The database, without its password.
-        problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"other_clock"`, `"denied"`,
-            `"read_only"`, `"encoding"`, `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"`
+        problem: What is wrong: `"no_database"`, `"missing"`, `"older"`, `"newer"`, `"other_clock"`, `"corrupt"`,
+            `"denied"`, `"read_only"`, `"encoding"`, `"full"`, `"busy"`, `"unreachable"`, `"not_open"`, `"not_recorded"`
             or `"failed"`.
         detail: What the database, its driver or the network said, where something was said.
     """

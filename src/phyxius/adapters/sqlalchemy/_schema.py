@@ -241,8 +241,12 @@ BEGIN_JOURNAL = (
 )
 
 
-def create(connection: Connection, naming: Naming) -> None:
-    """Make what is not there yet, and bring what is older to our version. What is newer is left alone."""
+def create(connection: Connection, naming: Naming) -> list[str]:
+    """Make what is not there yet, and bring what is older to our version. What is newer is left alone.
+
+    Returns:
+        The tables and columns that were there, as the version says, and are gone: they are not made anew.
+    """
     if naming.schema is not None and not inspect(connection).has_schema(naming.schema):
         connection.execute(CreateSchema(naming.schema, if_not_exists=True))
     journal, version = naming.table("journal"), 0
@@ -252,6 +256,7 @@ def create(connection: Connection, naming: Naming) -> None:
         upgrade(connection, naming)
     if 0 < version < VERSION:
         connection.execute(text(f"UPDATE {journal} SET version = {VERSION}"))  # noqa: S608 - our own names
+    return missing(connection, naming) if version <= VERSION else []
 
 
 def missing(connection: Connection, naming: Naming) -> list[str]:
