@@ -285,27 +285,27 @@ async def test_a_query_goes_by_an_index(tmp_path: Path, clock: ControlledClock, 
     assert [line for line in plan if "SCAN" in line] == (["SCAN part0", "SCAN part1"] if parts == 2 else [])
 
 
+PAGES = 8
+
+
 def reads_of(plan: dict[str, Any]) -> list[tuple[str | None, float]]:
-    """By what index PostgreSQL read events, and how many; for what it sorted the index is "sort"."""
+    """By what index PostgreSQL read events, and how many."""
     inner = [read for part in plan.get("Plans", []) for read in reads_of(part)]
+    if plan.get("Relation Name") != "phyxius_events":
+        return inner
     rows = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
-    if plan["Node Type"] == "Sort":
-        return [*inner, ("sort", sum(part["Actual Rows"] for part in plan["Plans"]))]
-    return [*inner, (plan.get("Index Name"), rows)] if plan.get("Relation Name") == "phyxius_events" else inner
+    is_bitmap = plan["Node Type"] == "Bitmap Heap Scan"
+    return [((plan["Plans"][0] if is_bitmap else plan).get("Index Name"), rows)]
 
 
 async def plan_of(place: Place, stores: SqlStores, sql: str, *values: Any) -> list[tuple[str | None, float]]:
-    """By what index a server reads events when it runs a statement, and how many, and how many rows it sorts."""
+    """By what index a server reads events when it runs a statement, and how many."""
     explain = "ANALYZE" if place.kind == "mariadb" else "EXPLAIN (ANALYZE, FORMAT JSON)"
     rows = await stores._database.query(lambda connection: connection.execute(f"{explain} {sql}", *values).fetchall())
     if place.kind != "mariadb":
         ((plan,),) = rows
         return reads_of((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
-    found = []
-    for _, _, table, _, _, index, _, _, _, read, _, _, extra in rows:
-        found += [(index, float(read or 0))] if table == "phyxius_events" else []
-        found += [("sort", float(read or 0))] if "filesort" in extra else []
-    return found
+    return [(row[5], float(row[9] or 0)) for row in rows if row[2] == "phyxius_events"]
 
 
 @pytest.mark.parametrize("kind", SERVERS)
@@ -324,25 +324,22 @@ async def test_a_query_goes_by_an_index_on_a_server(
         insert(place, clock, 5_000)
         clock.advance_by(2 * DAY)
         insert(place, clock, 2_000, "quote.other")
-        insert(place, clock, _reading._PAGE + 50)
-        place.change("ANALYZE TABLE phyxius_events" if kind == "mariadb" else "ANALYZE phyxius_events")
+        insert(place, clock, PAGES * _reading._PAGE)
+        # What other tests have deleted there must not count.
+        place.server.run(f"{'OPTIMIZE TABLE' if kind == 'mariadb' else 'VACUUM FULL ANALYZE'} phyxius_events")
         with monkeypatch.context() as patch:
             execute = ServerConnection.execute
             patch.setattr(ServerConnection, "execute", note)
             await ask(stores, query)
         plans = [(sql, await plan_of(place, stores, sql, *values)) for sql, *values in ran if "{events}" in sql]
     index = "phyxius_events_by_time" if query.name is None else "phyxius_events_by_name"
-    pages, most, bad = set(_reading._PAGES.values()), _reading._PAGE, []
+    pages = set(_reading._PAGES.values())
     assert {sql in pages for sql, _ in plans} == {True, False}  # what is asked first is whether anything happened
     for sql, plan in plans:
-        by = {each for each, _ in plan} - {"sort"}
-        read = max(rows for each, rows in plan if each != "sort")
-        sort = sum(rows for each, rows in plan if each == "sort")
-        # Those of the moment at which a page ended are looked at once more; two parts are merged by sorting both.
-        goes_well = by == {index if sql in pages else "phyxius_events_by_name"} and read <= most + 2
-        if not goes_well or sort > (2 * most if "UNION ALL" in sql else most):
-            bad.append((sql, plan))
-    assert bad == []
+        assert {each for each, _ in plan} == {index if sql in pages else "phyxius_events_by_name"}, (sql, plan)
+    # Towards the end of the window the planner may well read all that is left, and sort it, but no page reads it all.
+    window = PAGES * _reading._PAGE + (2_000 if query.name is None else 0)
+    assert sum(read for _, plan in plans for _, read in plan) <= 2 * window, plans
 
 
 @pytest.mark.parametrize("limit", [None, 3])
