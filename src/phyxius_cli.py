@@ -5,6 +5,7 @@ It stands beside the package, since whatever is in the package imports all of th
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -47,10 +48,12 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # newer ones have a
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        try:
-            duration = timedelta(**{_UNITS[value[-1:]]: float(value[:-1])})
-        except (KeyError, ValueError, OverflowError):
+        if not re.fullmatch(r"-?[0-9]*\.?[0-9]+[smhdw]", value):  # `float` takes more than people write, such as 1_0
             self.fail(f"{value!r} is no duration; write 90s, 15m, 36h, 14d or 2w", param, ctx)
+        try:
+            duration = timedelta(**{_UNITS[value[-1]]: float(value[:-1])})
+        except OverflowError:
+            duration = timedelta.max
         if duration <= timedelta(0):
             self.fail("a duration is more than nothing", param, ctx)
         if duration > _CENTURY:

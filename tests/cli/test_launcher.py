@@ -103,7 +103,9 @@ def test_wrong_usage(shop: Shop, args: list[str], told: str) -> None:
     assert told in ended.err.replace("No such option: --wach", "No such option '--wach'")
 
 
-@pytest.mark.parametrize("given", ["", "x", "5", "5y", "d", "-5d", "0s", "nand", "infd", "1e99d", "36501d", "5 d x"])
+@pytest.mark.parametrize(
+    "given", ["", "x", "5", "5y", "d", "-5d", "0s", "nand", "infd", "1e99d", "36501d", "5 d x", "1_0d"]
+)
 def test_what_is_no_duration(shop: Shop, given: str) -> None:
     """It says how one is written, or that none is so long."""
     ended = phyxius("prune", f"--older-than={given}")
@@ -114,7 +116,15 @@ def test_what_is_no_duration(shop: Shop, given: str) -> None:
 
 @pytest.mark.parametrize(
     "given, seconds",
-    [("90s", 90), ("15m", 900), ("36h", 129_600), ("14d", 1_209_600), ("2w", 1_209_600), ("0.5d", 43_200)],
+    [
+        ("90s", 90),
+        ("15m", 900),
+        ("36h", 129_600),
+        ("14d", 1_209_600),
+        ("2w", 1_209_600),
+        ("0.5d", 43_200),
+        (".5d", 43_200),
+    ],
 )
 def test_a_duration(given: str, seconds: float) -> None:
     """In seconds, minutes, hours, days or weeks."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import attrs
 from rich.text import Text
 
 from phyxius.adapters import attestations_of
+from phyxius.blocking import run
 from phyxius.cli._exits import Exit, of_error
 from phyxius.cli._screen import Line, bar, clean
 from phyxius.cli._session import Session, Subject
@@ -176,7 +177,7 @@ def check(session: Session, *, name: str, watch: bool, every: timedelta) -> Exit
 
 
 def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
-    screen, pause, before, away = session.screen, threading.Event(), None, ""
+    screen, before, away = session.screen, None, ""
     with screen.display() as draw:
         while True:
             readiness, away = _asked(session, subject, every, away, first=before is None)
@@ -189,7 +190,7 @@ def _watch(session: Session, subject: Subject, every: timedelta) -> Exit:
                     _tell(session, subject, readiness)
                 if readiness.ready or readiness.next_phase is None or not screen.is_read:
                     return _exit(readiness)
-            pause.wait(every.total_seconds())
+            run(asyncio.sleep(every.total_seconds()))
 
 
 def _asked(
