@@ -1,10 +1,11 @@
-"""The line to a server is cut at a byte of one `advance()`: whatever is answered then is true."""
+"""The line to a server is cut at a byte: what `advance()` answers then is true, and what was recorded is there once."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import sqlalchemy as sa
 
 from phyxius.adapters._phase_store import SqlPhaseStore
-from phyxius.adapters.sqlalchemy import open_stores
-from phyxius.clock import create_system_clock
+from phyxius.adapters.sqlalchemy import ServerStoreError, open_stores
+from phyxius.clock import create_controlled_clock, create_system_clock
 from phyxius.fp import Err, Ok, ok
+from phyxius.handler import observe, recorded
 from phyxius.journal import Journal
 from phyxius.migration import (
     Committed,
+    JournalQuery,
     MigrationSpec,
     StoreErrored,
     create_migration,
@@ -148,6 +151,54 @@ async def test_only_a_fence_makes_it_so(fenced: bool, tmp_path: Any) -> None:
                 assert bool(untrue) is not fenced
         finally:
             place.server.run(f"DROP TRIGGER takes_a_while ON {PREFIX}transitions")
+
+
+async def found_of(stores: Any) -> Counter[int]:
+    """The calls that ran, as the store knows of them; none is in flight any more."""
+    found: Counter[int] = Counter()
+    for name in ("read", "write"):
+        window = await stores.journal_store.query(JournalQuery(name), timedelta(hours=1))
+        assert not window.in_flight
+        found.update(event.observed["call"] for event in window if event.error is None)
+    return found
+
+
+@pytest.mark.parametrize("then", ["serve", "refuse"])
+@pytest.mark.parametrize("kind,step", STEPS)
+async def test_what_is_recorded_is_stored_once(kind: str, step: int, then: Then, tmp_path: Any) -> None:
+    """Calls of a durable name and others, and the batch with their events: the line is cut at a byte of all that."""
+    ran: set[int] = set()
+    async with place_of(kind, tmp_path) as place, CuttingProxy.unix(place.server.socket) as proxy:
+        url = sa.make_url(place.url).set(host="127.0.0.1", port=proxy.port, query={})
+        clock = create_controlled_clock()
+        stores = open_stores(url, clock=clock)
+        journal, lease = Journal[Any](clock=clock), timedelta(days=1_000)
+
+        async def call(number: int) -> None:
+            observe(call=number)
+            ran.add(number)
+
+        read, write = recorded(journal, "read")(call), recorded(journal, "write")(call)
+
+        async def record(number: int) -> None:
+            for each in range(number, number + 4):
+                await read(each)
+                with suppress(ServerStoreError):  # it did not run
+                    await write(each + 4)
+            with suppress(ServerStoreError):
+                await recorder.flush()
+
+        async with stores, stores.recorder(journal, name="api-1", durable=["write"], lease=lease) as recorder:
+            await record(0)
+            proxy.count()
+            await record(8)
+            for cut_at in range(0, proxy.forwarded + 1, step * 4):
+                clock.advance_by(timedelta(hours=2))  # so that the window has what comes now
+                ran.clear()
+                proxy.cut_after(cut_at, then)
+                await record(8 * (cut_at + 2))
+                proxy.heal()
+                assert await found_of(stores) == Counter(ran), cut_at
 
 
 def test_each_place_is_cut() -> None:
