@@ -15,7 +15,7 @@ from phyxius.blocking._background import _background
 class Interrupted:
     """The answer of something for which somebody waits who is interrupted."""
 
-    def exception(self, _: float) -> Any:
+    def add_done_callback(self, _: object) -> Any:
         raise KeyboardInterrupt
 
     def done(self) -> bool:

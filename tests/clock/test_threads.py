@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from io import StringIO
@@ -740,37 +740,46 @@ async def test_the_threads_that_are_there_do_it(monkeypatch: pytest.MonkeyPatch)
 # -- result_of
 
 
-class Awaited(Future[str]):
-    """An answer to which something happens when somebody waits for it."""
-
-    def __init__(self, happens: Callable[[Awaited], object]) -> None:
-        super().__init__()
-        self._happens = happens
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._happens(self)
-        return super().exception(timeout)
-
-    def result(self, timeout: float | None = None) -> str:
-        if not self.done():
-            self._happens(self)
-        return super().result(timeout)
+class LimitError(TimeoutError):
+    """The time limit of an application."""
 
 
-def test_a_signal_that_wakes_nobody_is_noticed() -> None:
-    """Another thread receives it, as if it had come between the last bytecode before the wait and the wait."""
-    waited_for, noticed = threading.Event(), threading.Event()
-    answer = Awaited(lambda _: waited_for.set())
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """A signal whose handler raises, as some limit the time of plain code."""
+
+    def expire(*_: object) -> None:
+        raise LimitError
+
+    before = signal.signal(signal.SIGALRM, expire)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_signal_that_wakes_nobody_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread receives it, as if it had come between the last bytecode before the wait and the wait.
+
+    What its handler raises comes out, also if it looks like what a wait raises.
+    """
+    answer: Future[str] = Future()
+    waits, noticed = threading.Event(), threading.Event()
+    wait = threading.Event.wait
+
+    def wait_and_tell(event: threading.Event, limit: float | None = None) -> bool:
+        waits.set()
+        return wait(event, limit)
 
     def interrupt() -> None:
-        waited_for.wait(30)
-        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-        noticed.wait(10)
+        wait(waits, 30)
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+        wait(noticed, 10)
         answer.set_result("too late")
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(threading.Event, "wait", wait_and_tell)
+    with pytest.raises(LimitError):
         result_of(answer)
     was_done = answer.done()
     noticed.set()
@@ -780,22 +789,35 @@ def test_a_signal_that_wakes_nobody_is_noticed() -> None:
 
 def test_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """It lasts as long as there is no answer."""
-    monkeypatch.setattr("phyxius.clock._threads._PULSE", 0)
-    waits = iter([False, False, True])
-    assert result_of(Awaited(lambda answer: next(waits) and answer.set_result("at last"))) == "at last"
+    answer: Future[str] = Future()
+    waits: list[object] = []
+
+    def wait(event: threading.Event, limit: float | None = None) -> bool:
+        waits.append(limit)
+        if len(waits) == 3:
+            answer.set_result("at last")
+        return event.is_set()
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    assert result_of(answer) == "at last"
+    assert len(waits) == 3
 
 
 @pytest.mark.parametrize(
     "error", [TimeoutError("its own"), CancelledError(), KeyError("x")], ids=lambda each: type(each).__name__
 )
 def test_an_answer_that_is_an_error(error: Exception) -> None:
-    """It is raised, also if it looks like one of the wait."""
+    """It is raised."""
+    answer: Future[str] = Future()
+    answer.set_exception(error)
     with pytest.raises(type(error)) as raised:
-        result_of(Awaited(lambda answer: answer.set_exception(error)))
+        result_of(answer)
     assert raised.value is error
 
 
 def test_an_answer_that_is_withdrawn() -> None:
     """There is none, then."""
+    answer: Future[str] = Future()
+    answer.cancel()
     with pytest.raises(CancelledError):
-        result_of(Awaited(Future.cancel))
+        result_of(answer)

@@ -46,9 +46,10 @@ def result_of(answer: Future[T]) -> T:
     Raises:
         BaseException: Whatever the answer is.
     """
-    while not answer.done():
-        with suppress(TimeoutError):  # of the wait; one of the answer's own comes below
-            answer.exception(_PULSE)
+    done = threading.Event()
+    answer.add_done_callback(lambda _: done.set())
+    while not done.wait(_PULSE):
+        pass
     return answer.result()
 
 

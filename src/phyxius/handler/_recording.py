@@ -176,8 +176,12 @@ class Recording:
         _innermost.set(self._outer)
 
     def finish(self, outcome: Outcome, error: HandlerError | None = None) -> None:
-        """Append the event. A journal that refuses it is logged, and knows that it lost something."""
+        """Append the event. A journal that refuses it is logged, and knows that it lost something.
+
+        Whatever breaks this off, such as a signal handler that raises, leaves the call in flight or makes it a loss.
+        """
         self._ended = True
+        appended = False
         event = HandlerEvent(
             name=self.name,
             outcome=outcome,
@@ -190,9 +194,12 @@ class Recording:
         )
         try:
             self._journal.append(event)
+            appended = True
         except (Exception, asyncio.CancelledError):
             _logger.exception("the journal refused the event of %r: a loss", self.name)
         finally:
+            if not appended:
+                self._journal.lose(event)
             self._end()
 
     def answered(self, answer: R) -> R:

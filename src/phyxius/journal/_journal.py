@@ -101,8 +101,7 @@ class Journal(Generic[T]):
         """
         if getattr(self._appending, "now", False):
             error = JournalReentrancyError()
-            with self._lock:
-                self._lose_append(data, self._clock.now())
+            self.lose(data)
             self._report(JournalNotice("append_refused", error))
             raise error
         self._appending.now = True
@@ -116,6 +115,15 @@ class Journal(Generic[T]):
         finally:
             self._appending.now = False
         return entry
+
+    def lose(self, data: T, /) -> None:
+        """Note that an append may have come to nothing, as one that a signal handler broke off: a loss."""
+        with self._lock:
+            now = self._clock.now()
+            self._refused += 1
+            reason = "the journal refused an append then"
+            self._lose(just_after(now, now), reason)
+            self._lose(just_after(completed_at(data, now), now), reason)
 
     def entry(self, sequence: int) -> JournalEntry[T] | None:
         """The entry of a sequence number, or None if it is not held (any more)."""
@@ -182,7 +190,7 @@ class Journal(Generic[T]):
 
     @property
     def refused(self) -> int:
-        """How many appends it refused."""
+        """How many appends it refused; one may count twice."""
         return self._refused
 
     def declare(self, *names: str) -> None:
@@ -356,16 +364,15 @@ class Journal(Generic[T]):
         with self._lock:
             full = self._max_entries is not None and len(self._ring) >= self._max_entries
             if full and self._overflow == "error":
-                self._lose_append(data, self._clock.now())
+                self.lose(data)
                 raise JournalOverflowError(len(self._ring))
-            now = self._clock.now()
             taken = False
             try:
-                entry = self._place(data, now, full)
+                entry = self._place(data, self._clock.now(), full)
                 taken = True
             finally:
                 if not taken:
-                    self._lose_append(data, now)
+                    self.lose(data)
             return entry
 
     def _place(self, data: T, now: Instant, full: bool) -> JournalEntry[T]:
@@ -395,12 +402,6 @@ class Journal(Generic[T]):
     def _lose(self, until: Instant, reason: str) -> None:
         if until.ns_since(self._complete_since) >= 0:
             self._complete_since, self._complete_reason = until, reason
-
-    def _lose_append(self, data: T, now: Instant) -> None:
-        self._refused += 1
-        reason = "the journal refused an append then"
-        self._lose(just_after(now, now), reason)
-        self._lose(just_after(completed_at(data, now), now), reason)
 
     def _tell(self, subscription: _Subscription, entry: JournalEntry[T]) -> None:
         try:
