@@ -29,8 +29,10 @@ _logger = logging.getLogger("phyxius.migration")
 RunSync: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a plain check is run off the event loop: takes the check, and is awaited for its answer."""
 
-# An answer of a journal window that waited longer than this for the others is asked for again.
-_FRESH_NS = 1_000_000_000
+# A journal window that was asked longer ago than this is asked again, unless it has to take so long: an event loop that
+# stood still may have heard of its answer late.
+_FRESH = timedelta(seconds=1)
+_ROUNDS = 4
 
 # For how long the world may go on from the last answer to the commit, without anybody being asked.
 _STANDS = timedelta(seconds=5)
@@ -77,23 +79,30 @@ class Inquirer:
 
     async def ask(self, step: Step[Any], attempt: str, on_answer: OnAnswer | None = None) -> Inquiry:
         """Ask every source of a step. One that is judged once more is told of once more."""
-        asked_at = self.clock.now()
-        findings, ended_at, asking = await self._round(step, attempt, step.sources, on_answer)
-        if all(type(finding) is Passed for finding in findings.values()):
+        began = self.clock.now()
+        asked = dict.fromkeys(step.sources, began)
+        findings, took = await self._round(step, attempt, step.sources, on_answer)
+        asking = max(took.values(), default=timedelta(0))
+        needed = dict.fromkeys(step.sources, timedelta(0))
+        for _ in range(1, _ROUNDS):
             now = self.clock.now()
             stale = {
                 name: source
                 for name, source in step.sources.items()
-                if type(source) is JournalWindowEvidence and now.ns_since(ended_at[name]) > _FRESH_NS
+                if type(source) is JournalWindowEvidence and _between(asked[name], now) > _FRESH + needed[name]
             }
-            again, _, took = await self._round(step, attempt, stale, on_answer)
+            if not stale or any(type(finding) is not Passed for finding in findings.values()):
+                break
+            again, took = await self._round(step, attempt, stale, on_answer)
+            asked |= dict.fromkeys(stale, now)
             findings |= again
-            asking += took
-        return Inquiry(findings, asked_at, asking)
+            needed |= took
+            asking += max(took.values())
+        return Inquiry(findings, began, asking)
 
     async def _round(
         self, step: Step[Any], attempt: str, sources: Mapping[str, AnySource], on_answer: OnAnswer | None
-    ) -> tuple[dict[str, Finding], dict[str, Instant], timedelta]:
+    ) -> tuple[dict[str, Finding], dict[str, timedelta]]:
         calls: dict[str, Limited[Finding]] = {}
         windows: dict[str, Coverage] = {}
         answered: dict[str, Instant] = {}  # in a thread, before the event loop heard of it
@@ -104,11 +113,8 @@ class Inquirer:
                 self._question(source, subject, windows, answered), source.timeout or self.evidence_timeout
             )
 
-        def took(moment: Instant) -> timedelta:
-            return timedelta(microseconds=moment.ns_since(began) // 1_000)
-
         def tell(name: str, settled: Settled[Finding]) -> None:
-            answer = SourceAnswer(name, verdict_of(_finding(settled)), took(settled.at), windows.get(name))
+            answer = SourceAnswer(name, verdict_of(_finding(settled)), _between(began, settled.at), windows.get(name))
             try:
                 assert on_answer is not None
                 on_answer(answer)
@@ -117,8 +123,7 @@ class Inquirer:
 
         settled = await gather_within(self.clock, calls, tell if on_answer else None)
         findings = {name: _finding(settled[name]) for name in sources}
-        asking = max((took(answered.get(name, each.at)) for name, each in settled.items()), default=timedelta(0))
-        return findings, {name: each.at for name, each in settled.items()}, asking
+        return findings, {name: _between(began, answered.get(name, each.at)) for name, each in settled.items()}
 
     def _question(
         self, source: AnySource, subject: Attempt, windows: dict[str, Coverage], answered: dict[str, Instant]
@@ -150,6 +155,10 @@ class Inquirer:
 
         answer = await self.run_sync(ask)
         return await answer if inspect.isawaitable(answer) else answer
+
+
+def _between(earlier: Instant, later: Instant) -> timedelta:
+    return timedelta(microseconds=later.ns_since(earlier) // 1_000)
 
 
 def _finding(settled: Settled[Finding]) -> Finding:
