@@ -97,7 +97,10 @@ class Ledger:
     """
 
     def __init__(self, name: str, audit_only: bool, lease: timedelta, began: Instant) -> None:
+        # The names whose starts are stored, and those of them that the store is still to be told are no more: until it
+        # was, it believes that nothing of them can be missing, so nothing may be.
         self.durable: set[str] = set()
+        self._broken: set[str] = set()
         self.has_begun = False
         self._prefix = uuid.uuid4().hex
         self.audit_only = audit_only
@@ -176,6 +179,7 @@ class Ledger:
             self._other_calls.pop(key, None)
         self._other_calls |= parcel.calls
         if capture is not None:
+            self.durable -= self._broken
             self._declared |= {name: name in self.durable for name in capture.declared}
             self.stored_until, self._leased_until = capture.now, capture.now.shifted(self._lease)
             self._stored_ns = batch.stored_ns
@@ -202,12 +206,13 @@ class Ledger:
         # Of a durable name only a stored event ends the call: an append that was refused must not hide it.
         gone = [key for key, call in self._other_calls.items() if key not in calls and call.name not in self.durable]
         started = _call_rows(news, capture.looked)
-        names = {name: name in self.durable for name in capture.declared if is_storable(name)}
+        durable = self.durable - self._broken
+        names = {name: name in durable for name in capture.declared if is_storable(name)}
         return attrs.evolve(
             batch,
             started=started,
             ended=[*batch.ended, *filter(is_storable, gone)],
-            declared={name: durable for name, durable in names.items() if self._declared.get(name) is not durable},
+            declared={name: kept for name, kept in names.items() if self._declared.get(name) is not kept},
             gaps=self._gaps(capture, unwritable + len(news) - len(started)),
             stored_ns=capture.looked.earliest(capture.now),
             ended_ns=capture.looked.latest(capture.now) if closed else batch.ended_ns,
@@ -242,8 +247,8 @@ class Ledger:
         known = self._durable_calls | self._taken_over
         for entry in capture.entries:
             event = entry.data
-            if event.name in self.durable and event.invocation_id not in known:
-                self.durable.discard(event.name)
+            if event.name in self.durable - self._broken and event.invocation_id not in known:
+                self._broken.add(event.name)
                 _logger.warning(
                     "%r was recorded without its start, so recorder %s records it in the background from here on; "
                     "durable names are for `recorded`",
