@@ -79,7 +79,10 @@ async def under_load(place: ServerPlace, stops: int) -> AsyncIterator[Load]:
     await made(place)
     stores = place.stores(create_system_clock())
     journal = Journal[Any](clock=stores.clock)
-    async with stores, stores.recorder(journal, name="api-1", durable=["legacy.read"], lease=timedelta(minutes=10)):
+    async with (
+        stores,
+        stores.recorder(journal, name="api-1", durable=["legacy.read"], lease=timedelta(minutes=10), max_pending=10**6),
+    ):
         load = Load(stores, journal)
         workers = [asyncio.ensure_future(load.advance(number)) for number in range(3)]
         workers += [asyncio.ensure_future(load.call()) for _ in range(2)]

@@ -17,7 +17,7 @@ from phyxius.adapters._database import Connection
 from phyxius.adapters.sqlalchemy import ServerStoreError, ServerStores, create_schema, open_stores
 from phyxius.adapters.sqlalchemy._connection import ServerConnection
 from phyxius.adapters.sqlalchemy._lane import Lane
-from phyxius.clock import create_controlled_clock
+from phyxius.clock import create_controlled_clock, run_in_thread
 from phyxius.migration import define_migration
 from tests.places import PREFIX, ServerPlace, place_of
 from tests.proxy import CuttingProxy
@@ -171,6 +171,29 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(tmp_path: Path) -> 
             proxy.heal()
             place.settle()
             assert version(place) == 1
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_server_that_reads_no_more(driver: str, tmp_path: Path) -> None:
+    """It ends in time, also in the middle of many rows, where asyncpg waits on when it is cancelled."""
+    async with place_of(f"postgresql-{driver}", tmp_path) as place, CuttingProxy.unix(place.server.socket) as proxy:
+        url = sa.make_url(place.url).set(host="127.0.0.1", port=proxy.port, query={})
+        async with open_stores(url, timeout=timedelta(seconds=1)) as stores:
+            await stores.phase_store(SPEC).current()
+            lane: Lane = stores._database._lane  # type: ignore[attr-defined]
+            rows = [{"name": "x" * 100_000}] * 400
+
+            def work(connection: Connection) -> None:
+                connection.execute(WRITE)
+                proxy.hang_after(1_000_000)
+                connection.execute_many("UPDATE {migrations} SET version = 7 WHERE name = :name", rows)
+
+            with pytest.raises(ServerStoreError) as caught:
+                await lane.transact("READ COMMITTED", work)
+            assert caught.value.problem == "unreachable"
+            proxy.heal()
+            await run_in_thread(place.settle)
+            assert version(place) == 0
 
 
 async def test_transactions_that_are_in_each_others_way(place: ServerPlace, stores: ServerStores, lane: Lane) -> None:

@@ -113,7 +113,7 @@ async def test_tables_that_are_gone(engine: AsyncEngine, prefix: str) -> None:
     async with stores:
         await stores.phase_store(SPEC).current()
     await run(engine, f"DROP TABLE {prefix}events")
-    wanted = {"match": rf"restore them from a backup.*not there: {prefix}events\)$"}
+    wanted = {"match": rf"restore them from a backup: .*not there: {prefix}events\)$"}
     with pytest.raises(ServerStoreError, **wanted) as caught:
         await create_schema(engine, prefix=prefix)
     assert caught.value.problem == "corrupt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -66,9 +67,27 @@ async def test_a_cancellation_of_somebody_else_goes_on() -> None:
 
 
 async def test_what_ends_although_it_was_bitten_has_ended() -> None:
-    """A body that swallows the cancellation and ends has its answer; it bites once."""
+    """A body that swallows the cancellation and ends has its answer, and its task goes on as if nothing had been."""
+    task = asyncio.current_task()
+    assert task is not None
     async with Watchdog(SOON) as watchdog:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
-        watchdog.feed()
-        assert watchdog._timer is None
+    assert watchdog._timer is None
+    assert not task.cancelling()
+
+
+async def test_it_does_not_let_go() -> None:
+    """A body that swallows the cancellation and waits on is cancelled again, whatever it is fed."""
+
+    async def hangs() -> None:
+        async with Watchdog(SOON) as watchdog:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                watchdog.rest()
+                watchdog.feed()
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(hangs(), 30)

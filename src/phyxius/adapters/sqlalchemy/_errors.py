@@ -36,8 +36,8 @@ _PROBLEMS: dict[ServerProblem, str] = {
     " phyxius-migration here",
     "other_clock": "this process would stamp its rows by another clock than the rest, and nobody would see them where"
     " they belong; give the same clock= and time= everywhere, and keep tests in tables of their own (prefix=, schema=)",
-    "corrupt": "tables that were there are gone, and made anew they would vouch for what nobody kept; restore them from"
-    " a backup, or drop all of them and begin anew",
+    "corrupt": "tables that were there are gone, or this user may not see them; grant it what it lacks, or restore them"
+    " from a backup: made anew, they would vouch for what nobody kept",
     "denied": "this user may not do that; mend the user and the password, or grant it SELECT, INSERT, UPDATE and DELETE"
     " on the tables, USAGE on their sequences (PostgreSQL), and CREATE to whoever makes them",
     "read_only": "it cannot be written; connect to the primary, and not to a replica",
