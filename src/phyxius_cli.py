@@ -6,7 +6,9 @@ It stands beside the package, since whatever is in the package imports all of th
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -121,8 +123,24 @@ def _subject(*, required: bool) -> Callable[[F], F]:
 
 
 def _run(command: str, **options: Any) -> None:
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     try:
-        from phyxius.cli import run
+        if is_ours:  # each import runs callbacks, and what is raised there is dropped
+            signal.signal(signal.SIGINT, interrupt)
+        try:
+            from phyxius.cli import run
+        finally:
+            if is_ours:
+                signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
     except ModuleNotFoundError as error:
         if error.name != "rich":
             raise

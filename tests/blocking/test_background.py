@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import signal
 import subprocess
 import sys
@@ -228,6 +229,43 @@ def test_ctrl_c_while_something_is_opened() -> None:
     with interrupting(opening), pytest.raises(KeyboardInterrupt), opened(slow()):
         pass
     assert told == ["left"]
+
+
+def test_ctrl_c_while_something_is_opened_that_swallows_it() -> None:
+    """It is left again."""
+    told, opening = list[str](), threading.Event()
+
+    @asynccontextmanager
+    async def stubborn() -> AsyncIterator[None]:
+        opening.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        told.append("open")
+        yield
+        told.append("left")
+
+    with interrupting(opening), pytest.raises(KeyboardInterrupt), opened(stubborn()):
+        told.append("used")
+    assert told == ["open", "left"]
+
+
+def test_ctrl_c_while_something_is_opened_that_fails_then(caplog: pytest.LogCaptureFixture) -> None:
+    """Who was interrupted does not want to know."""
+    opening = threading.Event()
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        opening.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("x")
+        yield
+
+    with interrupting(opening), pytest.raises(KeyboardInterrupt), opened(failing()):
+        pass
+    gc.collect()
+    assert caplog.records == []
 
 
 # -- keep_open, and the end of a process

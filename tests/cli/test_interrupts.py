@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -25,12 +26,14 @@ from phyxius.migration import (
 from tests.cli.support import (
     START,
     Ended,
+    Quotes,
     Shop,
     advance,
     in_memory,
     interrupt_main,
     phyxius,
 )
+from tests.places import FilePlace
 
 
 class Interrupted:
@@ -205,6 +208,67 @@ def test_an_interrupt_before_the_step_is_tried(shop: Shop, monkeypatch: pytest.M
     monkeypatch.setattr(Screen, "progress", lambda *_: interrupt_main())
     ended = advance("flip", "--yes")
     assert (ended.exit, ended.err) == (130, "phyxius: interrupted: nothing moved\n")
+
+
+@pytest.mark.parametrize(
+    "place, args",
+    [
+        ("_advance.ask", ("advance", "quotes", "--to", "contract")),
+        ("_upkeep.ask", ("amend", "quotes", "--why", "a check first")),
+        ("_upkeep.ask", ("prune", "--older-than", "90d")),
+        ("_signatures.as_named", ("sign", "quotes", "--to", "contract", "--as", "ada")),
+        ("_signatures.as_named", ("revoke", "quotes", "--to", "contract", "--signer", "ada", "--by", "bob")),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_an_interrupt_that_is_swallowed(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, args: tuple[str, ...]
+) -> None:
+    """As in a finalizer that runs just then: nothing is written after it."""
+    quotes = Quotes(FilePlace(tmp_path / "quotes.db"))
+    quotes.app = quotes.migration(expand={}, flip={}, contract={"signed": quotes.stores.attestations.signed_off()})
+    quotes.at("flip")
+    shop.has(quotes.migration(expand={}, flip={}, check={}, contract={}) if "amend" in args else quotes.app)
+    before = {**quotes.place.contents(), "recorders": None}
+
+    def swallow(*given: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            interrupt_main()
+        return given[0]
+
+    monkeypatch.setattr(f"phyxius.cli.{place}", swallow)
+    ended = phyxius(*args)
+    assert (ended.exit, ended.out.count("SIGNED") + ended.out.count("PRUNED")) == (130, 0)
+    assert {**quotes.place.contents(), "recorders": None} == before
+
+
+def test_an_error_of_a_signal_handler_of_the_application(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come when the step is taken, as of a watchdog; what became of the step is told all the same."""
+    migration, real = in_memory(), SyncMigration.advance
+
+    def advance_and_raise(*args: Any, **options: Any) -> Any:
+        real(*args, **options)
+        raise RuntimeError("the watchdog")
+
+    shop.has(migration)
+    monkeypatch.setattr(SyncMigration, "advance", advance_and_raise)
+    told = "RuntimeError: the watchdog: it moved before that, quotes is at flip"
+    assert advance("flip", "--yes") == Ended(1, "quotes  expand → flip\n", f"phyxius: {told}\n")
+    shop.has(in_memory())
+    assert advance("flip", "--yes", "--json").told == {"error": {"type": "CommandError", "message": told}}
+
+
+def test_an_error_before_anything_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as it is."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no thread starts any more")
+
+    shop.has(in_memory())
+    monkeypatch.setattr(SyncMigration, "advance", fail)
+    ended = advance("flip", "--yes")
+    assert ended.exit == 1
+    assert ended.err.startswith("phyxius: RuntimeError: no thread starts any more; --traceback")
 
 
 def test_signals_that_are_ignored(shop: Shop) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+import phyxius as phyxius_package
 import phyxius_cli
 from phyxius.cli._exits import Exit
 from phyxius.fp import ok
 from phyxius.migration import attestation, schema_applied
-from tests.cli.support import HOSTILE, Ended, Shop, environment, in_memory, phyxius, piped
+from tests.cli.support import HOSTILE, Ended, Shop, environment, in_memory, interrupt_main, phyxius, piped
 
 COMMANDS = ["status", "check", "advance", "history", "sign", "revoke", "signatures", "amend", "prune", "diagram"]
 COMMON = ["--app MODULE:NAME", "--json", "--create", "--traceback"]
@@ -154,6 +157,7 @@ class Without:
 sys.meta_path.insert(0, Without)
 sys.argv = ["phyxius", *{args!r}]
 import runpy
+import signal
 runpy.run_module("phyxius_cli", run_name="__main__", alter_sys=True)
 """
 
@@ -209,6 +213,23 @@ def test_an_interrupt_before_it_begins(shop: Shop, importing: Callable[[str, Bas
     """While its own parts are imported."""
     importing("phyxius.cli", KeyboardInterrupt())
     assert phyxius("status") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
+
+
+def test_an_interrupt_that_an_import_swallows(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what is raised in a callback of an import is; it is told all the same, and nothing is done."""
+
+    class Swallowing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "phyxius.cli":
+                with contextlib.suppress(KeyboardInterrupt):
+                    interrupt_main()
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(phyxius_package, "cli", sys.modules["phyxius.cli"])  # another one is imported, and goes again
+    monkeypatch.delitem(sys.modules, "phyxius.cli")
+    monkeypatch.setattr(sys, "meta_path", [Swallowing(), *sys.meta_path])
+    assert phyxius("status") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_it_says_without_click(monkeypatch: pytest.MonkeyPatch) -> None:

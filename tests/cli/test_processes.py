@@ -305,6 +305,54 @@ from shop import app
 """
 
 
+SPOILS = """
+import io, os, sys
+if "DETACH" in os.environ:
+    sys.stdout.detach()
+else:
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+    print("it is imported")
+from shop import app
+"""
+
+
+def test_an_application_that_spoils_its_streams(project: Path) -> None:
+    """Those are its own: what the command has to say is said."""
+    call(project, "status", "--create")
+    (project / "spoils.py").write_text(SPOILS)
+    unknown = call(project, "status", "nosuch", "--app", "spoils:app")
+    assert unknown.exit == 2
+    assert "phyxius: there is no migration 'nosuch'; there are: quotes\n" in unknown.err
+    assert "it is imported" in unknown.err
+    assert call(project, "advance", "quotes", "--to", "flip", "--app", "spoils:app", DETACH="1").exit == 0
+
+
+FORKS = """
+import os, signal
+from shop import app as migrations
+
+def app():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b".")
+        while True:
+            signal.pause()
+    os.read(reading, 1)
+    os.kill(child, signal.SIGTERM)
+    print("it ended by signal", os.WTERMSIG(os.waitpid(child, 0)[1]))
+    return migrations
+"""
+
+
+def test_an_application_that_forks(project: Path) -> None:
+    """What its children are sent is theirs."""
+    call(project, "status", "--create")
+    (project / "forks.py").write_text(FORKS)
+    ended = call(project, "status", "--app", "forks:app")
+    assert (ended.exit, ended.err) == (0, "it ended by signal 15\n")
+
+
 @each_end
 def test_an_application_that_handles_it(project: Path, how: str, code: int) -> None:
     """As servers do; but here it is the command that ends."""

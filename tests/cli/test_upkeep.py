@@ -81,6 +81,20 @@ def test_an_order_that_changes_while_one_thinks(changed: Quotes, monkeypatch: py
     assert changed.place.rows("SELECT count(*) FROM orders") == [(2,)]
 
 
+def test_somebody_with_the_same_in_mind(changed: Quotes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was slower is told whose amendment it is, and that theirs is not kept."""
+
+    def somebody_else_is_faster(*_: object) -> None:
+        other = changed.migration(expand={}, dual_write={}, backfill={}, contract={})
+        with opened(changed.place.stores(changed.clock)) as stores:
+            run(stores.phase_store(other.spec).amend(other.spec, who="cleo", why="copy first"))
+
+    monkeypatch.setattr("phyxius.cli._upkeep.ask", somebody_else_is_faster)
+    ended = phyxius(*AMEND)
+    assert ended.exit == 3
+    assert ended.out == f"{ORDERS}ALREADY THERE  cleo had the stores adopt the same order meanwhile: copy first\n"
+
+
 @pytest.mark.parametrize("more", [["--why", " "], ["--why", "more", "--who", ""]], ids=["why", "who"])
 def test_an_amendment_without_a_reason(changed: Quotes, more: list[str]) -> None:
     """It is kept with the order; so it is asked for before anything else."""

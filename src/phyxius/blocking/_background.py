@@ -160,12 +160,16 @@ class Opened(Generic[T]):
         self._leaving: asyncio.Future[BaseException | None] = loop.create_future()
         entered: asyncio.Future[T] = loop.create_future()
         self._life = loop.create_task(self._live(entered))
+        waited: set[asyncio.Future[Any]] = {self._life, entered}
         try:
-            waited: set[asyncio.Future[Any]] = {self._life, entered}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._life.cancel()
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            self._leaving.set_result(None)  # if it has swallowed that, and is open
             await asyncio.wait({self._life})
+            if not self._life.cancelled():
+                self._life.exception()  # which nobody asks for any more
             raise
         if self._life.done():
             self._life.result()  # it raised

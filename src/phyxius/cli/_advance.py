@@ -19,7 +19,7 @@ from phyxius.cli._check import Report, report_of, step
 from phyxius.cli._exits import CommandError, Exit, of_interrupt
 from phyxius.cli._screen import Line, clean
 from phyxius.cli._session import Session, Subject
-from phyxius.cli._words import TRACED, ago, briefly, quoted_command, readable, when
+from phyxius.cli._words import TRACED, ago, briefly, error_told, quoted_command, readable, when
 from phyxius.clock import SystemClock
 from phyxius.fp import Ok, Result, err
 from phyxius.handler import HandlerEvent, correlated
@@ -96,11 +96,18 @@ class _Press:
                     later(partial(update, self._under_way(waiting)))
                     later(partial(self._show, line))
 
+                self.session.go_on()
                 self.pressed = True
                 result = self.subject.plain.advance(self.to, on_answer=told)
             return self.end(result)
+        except Exception as error:  # a signal handler of the application may have raised it, at any moment
+            if self.audit is None:
+                raise
+            raise CommandError(*self._state(error_told(error)["message"], Exit.BROKEN)) from error
         except (KeyboardInterrupt, SystemExit) as interrupt:
-            state, ended = self._interrupted(interrupt)
+            # What a first one ends goes on where a second one came.
+            again = isinstance(interrupt.__context__, KeyboardInterrupt | SystemExit)
+            state, ended = self._state(*of_interrupt(interrupt), again=again)
             with suppress(KeyboardInterrupt):  # one more changes nothing of it
                 screen.error(state)
             return ended
@@ -197,12 +204,11 @@ class _Press:
             "sources": {},
         }
 
-    def _interrupted(self, interrupt: KeyboardInterrupt | SystemExit) -> tuple[str, Exit]:
+    def _state(self, word: str, ended: Exit, *, again: bool = False) -> tuple[str, Exit]:
         """What state things are in: an interrupt stops what is asked, but never a commit half-way."""
         name = self.subject.name
-        word, ended = of_interrupt(interrupt)
         look = quoted_command("status", name)
-        if isinstance(interrupt.__context__, KeyboardInterrupt | SystemExit):  # what the first one ends goes on
+        if again:
             return f"{word} again: whether {name} moves is unknown; look with {look}", Exit.UNKNOWN
         if not self.pressed:
             return f"{word}: nothing moved", ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import signal
 import socket
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from phyxius.adapters import opened_stores
 from phyxius.blocking import opened
@@ -99,7 +100,8 @@ def _on_app(
 
             try:
                 signals.take()  # the application may have handlers of its own, which know nothing of this
-                ended = _COMMANDS[command](Session(migrations, screen, open_stores, traceback), **options)
+                session = Session(migrations, screen, open_stores, signals.check, traceback)
+                ended = _COMMANDS[command](session, **options)
             except (KeyboardInterrupt, SystemExit) as interrupt:  # what is open is closed in order all the same
                 ended = _interrupted(screen, interrupt)
             except Exception as error:  # the application is told of it, and may do with it what it likes
@@ -131,6 +133,7 @@ class _Signals:
     """The signals that end a command, as interrupts."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._came: list[KeyboardInterrupt] = []
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -140,9 +143,13 @@ class _Signals:
                     self._before[number] = handler
 
     def take(self) -> None:
-        """Be the one who handles them; raises what has come and was swallowed."""
+        """Be the one who handles them; raises as `check`."""
         for number in self._before:
             signal.signal(number, self._interrupt)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has come and was swallowed, as by a callback or by the application."""
         if self._came:
             raise self._came[0]
 
@@ -152,6 +159,10 @@ class _Signals:
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, _: object) -> None:
+        if os.getpid() != self._process:  # a child that the application has forked
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+            return
         self._came.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
         raise self._came[-1]
 
@@ -166,12 +177,28 @@ def _contained(screen: Screen) -> Iterator[_Signals]:
 
     signals.take()
     try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        with _aside() as aside, redirect_stdout(aside), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = note
             yield signals
     finally:
         signals.give_back()
+
+
+@contextmanager
+def _aside() -> Iterator[TextIO]:
+    """Where the application prints: to stderr, by a stream of its own, which it may wrap, detach or close."""
+    try:
+        number = os.dup(sys.stderr.fileno())
+    except (OSError, AttributeError, ValueError):  # there is none, or it is no file
+        yield sys.stderr
+        return
+    stream = os.fdopen(number, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    try:
+        yield stream
+    finally:
+        with suppress(OSError, ValueError):
+            stream.close()
 
 
 def complete(kind: str, app: str | None, name: str | None) -> list[str]:

@@ -22,12 +22,14 @@ class Session:
         migrations: They, by name.
         screen: Where to print.
         open_stores: Opens what a migration is bound to, until the command has ended.
+        go_on: Raises an interrupt that has come and was swallowed; called before something is written.
         traceback: Whether to show where an error came from.
     """
 
     migrations: Mapping[str, Migration[Any]]
     screen: Screen
     open_stores: Callable[[Migration[Any]], None]
+    go_on: Callable[[], None]
     traceback: bool = False
 
     def trace(self, found: Iterable[object]) -> None:

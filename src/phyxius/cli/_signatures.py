@@ -32,11 +32,9 @@ def sign(
     subject, screen = session.named(name), session.screen
     source, attestations = _source(subject, to, source)
     subject.phase()  # a store takes signatures for a migration whose phase it knows
-    made = run(
-        attestations.sign(
-            subject.migration.spec, to=to, source=source, signer=as_named(signer), note=note, valid_for=valid_for
-        )
-    )
+    spec, who = subject.migration.spec, as_named(signer)
+    session.go_on()
+    made = run(attestations.sign(spec, to=to, source=source, signer=who, note=note, valid_for=valid_for))
     screen.json({"migration": name, **_told(made, "counts")})
     until = f", until {when(made.expires_at.wall)}" if made.expires_at else ""
     screen.say(
@@ -51,9 +49,9 @@ def revoke(
     """Take signatures back."""
     subject, screen = session.named(name), session.screen
     source, attestations = _source(subject, to, source)
-    whose = as_named(signer)
-    spec = subject.migration.spec
-    count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=as_named(by), note=note))
+    spec, whose, who = subject.migration.spec, as_named(signer), as_named(by)
+    session.go_on()
+    count = run(attestations.revoke(spec, to=to, source=source, signer=whose, by=who, note=note))
     if not count:
         told = f"{whose} has no signature for {source} of {to} that stands; see `{quoted_command('signatures', name)}`"
         raise CommandError(told, Exit.USAGE)

@@ -33,9 +33,7 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
         )
     recorded = orders[-1].phases
     if recorded == subject.order:
-        screen.json({"migration": name, "revision": orders[-1].revision, "phases": recorded, "amended": False})
-        screen.say(f"the stores have the same order already: {', '.join(recorded)}", lead="ALREADY THERE  ")
-        return Exit.ALREADY_THERE
+        return _already(session, name, orders[-1], f"the stores have the same order already: {', '.join(recorded)}")
     screen.say(", ".join(recorded), lead="the stores have      ")
     screen.say(", ".join(subject.order), lead="the application has  ")
     if not yes:
@@ -43,11 +41,21 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
             f"Have the stores adopt the order of the application for {name}? Signatures given so far stop counting.",
             "--yes",
         )
+    session.go_on()
     revision = run(store.amend(subject.migration.spec, who=who, why=why, revision=orders[-1].revision))
+    made = next(order for order in subject.orders() if order.revision == revision)
+    if (made.who, made.why) != (who, why):
+        return _already(session, name, made, f"{made.who} had the stores adopt the same order meanwhile: {made.why}")
     screen.json({"migration": name, "revision": revision, "phases": subject.order, "amended": True})
     told = f"{name} has revision {revision} of its order: {', '.join(subject.order)}"
     screen.say(told, lead="AMENDED  ", lead_style="bold green")
     return Exit.DONE
+
+
+def _already(session: Session, name: str, order: Any, told: str) -> Exit:
+    session.screen.json({"migration": name, "revision": order.revision, "phases": order.phases, "amended": False})
+    session.screen.say(told, lead="ALREADY THERE  ")
+    return Exit.ALREADY_THERE
 
 
 def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
@@ -71,6 +79,7 @@ def prune(session: Session, *, older_than: timedelta, yes: bool) -> Exit:
     try:
         with screen.progress(f"deleting what is from before {when(before)}"):
             for store in stores:
+                session.go_on()
                 deleted += run(store.prune(older_than=older_than, before=before))
                 left -= 1
     finally:

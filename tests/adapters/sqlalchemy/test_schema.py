@@ -106,21 +106,24 @@ async def test_tables_that_are_not_there(engine: AsyncEngine, prefix: str) -> No
         await open_stores(engine, prefix=prefix).__aenter__()
 
 
-async def test_tables_that_are_gone(engine: AsyncEngine, prefix: str) -> None:
+@pytest.mark.parametrize("gone", [["events"], ["journal"], ["events", "journal"], ["journal", "transitions"]], ids=str)
+async def test_tables_that_are_gone(engine: AsyncEngine, prefix: str, gone: list[str]) -> None:
     """Once they were used they are not made anew: empty ones would say that nothing happened."""
     await create_schema(engine, prefix=prefix)
     stores = open_stores(engine, prefix=prefix)
     async with stores:
         await stores.phase_store(SPEC).current()
-    await run(engine, f"DROP TABLE {prefix}events")
-    wanted = {"match": rf"restore them from a backup: .*not there: {prefix}events\)$"}
+    for table in gone:
+        await run(engine, f"DROP TABLE {prefix}{table}")
+    names = {f"{prefix}{table}" for table in gone}
+    wanted = {"match": rf"restore them from a backup: .*not there: {prefix}"}
     with pytest.raises(ServerStoreError, **wanted) as caught:
         await create_schema(engine, prefix=prefix)
     assert caught.value.problem == "corrupt"
     with pytest.raises(ServerStoreError, **wanted):
         await stores._database.open(create=True)
     async with engine.connect() as connection:
-        assert await connection.run_sync(missing, Naming(prefix)) == [f"{prefix}events"]
+        assert set(await connection.run_sync(missing, Naming(prefix))) == names
 
 
 async def test_tables_of_another_version(engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     inspect,
+    literal,
+    select,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -245,18 +247,32 @@ def create(connection: Connection, naming: Naming) -> list[str]:
     """Make what is not there yet, and bring what is older to our version. What is newer is left alone.
 
     Returns:
-        The tables and columns that were there, as the version says, and are gone: they are not made anew.
+        The tables and columns that were there, as the version or the rows of the others say, and are gone: they are
+        not made anew.
     """
     if naming.schema is not None and not inspect(connection).has_schema(naming.schema):
         connection.execute(CreateSchema(naming.schema, if_not_exists=True))
     journal, version = naming.table("journal"), 0
     if inspect(connection).has_table(f"{naming.prefix}journal", schema=naming.schema):
         version = connection.execute(text(f"SELECT version FROM {journal}")).scalar() or 0  # noqa: S608 - our own names
+    if not version and (gone := missing(connection, naming)) and _is_used(connection, naming):
+        return gone
     for upgrade in UPGRADES[version:]:
         upgrade(connection, naming)
     if 0 < version < VERSION:
         connection.execute(text(f"UPDATE {journal} SET version = {VERSION}"))  # noqa: S608 - our own names
     return missing(connection, naming) if version <= VERSION else []
+
+
+def _is_used(connection: Connection, naming: Naming) -> bool:
+    """Whether any of the tables that are there has a row."""
+    look = inspect(connection)
+    there = [
+        each
+        for each in metadata_for(prefix=naming.prefix, schema=naming.schema).sorted_tables
+        if look.has_table(each.name, schema=naming.schema)
+    ]
+    return any(connection.execute(select(literal(1)).select_from(each).limit(1)).first() for each in there)
 
 
 def missing(connection: Connection, naming: Naming) -> list[str]:
