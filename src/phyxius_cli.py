@@ -5,6 +5,7 @@ It stands beside the package, since whatever is in the package imports all of th
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -148,7 +149,17 @@ def _run(command: str, **options: Any) -> None:
     except KeyboardInterrupt:  # it has not begun, so there is nobody else to tell it
         click.echo("phyxius: interrupted; nothing is torn", err=True)
         sys.exit(130)
-    sys.exit(run(command, **options))
+    code = run(command, **options)
+    _leave_at_once(code)
+    sys.exit(code)
+
+
+def _leave_at_once(code: int) -> None:
+    """From here on whoever cannot wait for what is being closed ends the process: all has been said."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, lambda *_: os._exit(code))
 
 
 class _InOrder(click.Group):

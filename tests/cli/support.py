@@ -149,8 +149,11 @@ def on_terminal(
 
 
 def _called(args: tuple[str, ...]) -> int:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(SystemExit) as ended:
         phyxius_cli.main.main(list(args), prog_name="phyxius")
+    for number, handler in before.items():  # it ends as a process does
+        assert signal.signal(number, handler) is handler or handler is not signal.SIG_IGN
     assert isinstance(ended.value.code, int), ended.value.code
     return int(ended.value.code)
 
@@ -387,6 +390,12 @@ class Process:
     def send(self, signal_: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(signal_)
+
+    def has_ended(self, patience: float) -> bool:
+        """Whether it ends within so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        return self._process.poll() is not None
 
     def ended(self) -> Ended:
         """Wait until it has ended."""

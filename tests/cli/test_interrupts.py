@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -240,6 +241,30 @@ def test_an_interrupt_that_is_swallowed(
     ended = phyxius(*args)
     assert (ended.exit, ended.out.count("SIGNED") + ended.out.count("PRUNED")) == (130, 0)
     assert {**quotes.place.contents(), "recorders": None} == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_interrupt_while_something_is_written(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """It may have been written or not, and so it is told."""
+    quotes = Quotes(FilePlace(tmp_path / "quotes.db"))
+    quotes.at("flip")
+    shop.has(quotes.app)
+    kind = type(quotes.stores.attestations)
+    sign = kind.sign
+
+    async def sign_and_interrupt(*args: Any, **options: Any) -> Any:
+        if after:
+            await sign(*args, **options)
+        interrupt_main()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(kind, "sign", sign_and_interrupt)
+    quotes.place.change("UPDATE migrations SET phase = 'dual_write'")
+    told = "phyxius: interrupted: whether that was written is unknown; look at it before you say it again\n"
+    assert phyxius("sign", "quotes", "--to", "flip") == Ended(6, "", told)
+    assert len(quotes.place.rows("SELECT * FROM signatures")) == after
 
 
 def test_an_error_of_a_signal_handler_of_the_application(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

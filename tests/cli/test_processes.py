@@ -327,6 +327,35 @@ def test_an_application_that_spoils_its_streams(project: Path) -> None:
     assert call(project, "advance", "quotes", "--to", "flip", "--app", "spoils:app", DETACH="1").exit == 0
 
 
+CLOSES = """
+import asyncio
+from contextlib import asynccontextmanager
+from shop import app as migrations
+
+@asynccontextmanager
+async def app():
+    yield migrations
+    print("it closes", flush=True)
+    await asyncio.Event().wait()
+"""
+
+
+def test_who_cannot_wait_for_the_end(project: Path) -> None:
+    """The application hangs while it is closed; all is said, and the code stays that of the command."""
+    call(project, "status", "--create")
+    (project / "closes.py").write_text(CLOSES)
+    with process([*COMMAND, "status", "--app", "closes:app"], project, width=None) as running:
+        running.wait_for("it closes")
+        running.send(signal.SIGINT)
+        running.wait_for("while the application was closed")
+        while not running.has_ended(0.2):
+            running.send(signal.SIGINT)
+        ended = running.ended()
+    assert ended.exit == 0
+    assert "\n  phase  [expand]" in ended.out
+    assert "Traceback" not in ended.out
+
+
 FORKS = """
 import os, signal
 from shop import app as migrations

@@ -61,6 +61,8 @@ def test_a_changed_order_is_asked_for(changed: Quotes) -> None:
     assert f"{QUESTION} [y/N]: " in refused.seen
     assert refused.seen.endswith("phyxius: nothing was done\n")
     assert changed.place.rows("SELECT count(*) FROM orders") == [(1,)]
+    for_programs = phyxius(*AMEND, "--json")
+    assert (for_programs.exit, for_programs.err) == (2, f"{ORDERS}phyxius: {told}\n")
     agreed = on_terminal(*AMEND, typed="y\n", width=120)
     assert agreed.exit == 0
     assert agreed.seen.endswith("AMENDED  quotes has revision 2 of its order: expand, dual_write, backfill, contract\n")

@@ -100,10 +100,10 @@ def _on_app(
 
             try:
                 signals.take()  # the application may have handlers of its own, which know nothing of this
-                session = Session(migrations, screen, open_stores, signals.check, traceback)
+                session = Session(migrations, screen, open_stores, signals.before_it_writes, traceback)
                 ended = _COMMANDS[command](session, **options)
             except (KeyboardInterrupt, SystemExit) as interrupt:  # what is open is closed in order all the same
-                ended = _interrupted(screen, interrupt)
+                ended = _interrupted(screen, interrupt, signals.command_writes)
             except Exception as error:  # the application is told of it, and may do with it what it likes
                 failed = error
                 raise
@@ -123,8 +123,11 @@ def _on_app(
     return ended
 
 
-def _interrupted(screen: Screen, interrupt: KeyboardInterrupt | SystemExit) -> Exit:
+def _interrupted(screen: Screen, interrupt: KeyboardInterrupt | SystemExit, command_writes: bool = False) -> Exit:
     word, ended = of_interrupt(interrupt)
+    if command_writes:
+        screen.error(f"{word}: whether that was written is unknown; look at it before you say it again")
+        return Exit.UNKNOWN
     screen.error(f"{word}; nothing is torn")
     return ended
 
@@ -135,6 +138,7 @@ class _Signals:
     def __init__(self) -> None:
         self._process = os.getpid()
         self._came: list[KeyboardInterrupt] = []
+        self.command_writes = False
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -152,6 +156,11 @@ class _Signals:
         """Raise what has come and was swallowed, as by a callback or by the application."""
         if self._came:
             raise self._came[0]
+
+    def before_it_writes(self) -> None:
+        """Note that the command writes something from here on; raises as `check`."""
+        self.check()
+        self.command_writes = True
 
     def give_back(self) -> None:
         """Have those handle them who did before."""

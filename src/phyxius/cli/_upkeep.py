@@ -10,6 +10,7 @@ from phyxius.blocking import run
 from phyxius.cli._app import as_named
 from phyxius.cli._ask import ask
 from phyxius.cli._exits import CommandError, Exit
+from phyxius.cli._screen import Line
 from phyxius.cli._session import Session, Subject
 from phyxius.cli._words import roughly, when
 from phyxius.migration import JournalWindowEvidence
@@ -34,8 +35,11 @@ def amend(session: Session, *, name: str, who: str | None, why: str, yes: bool) 
     recorded = orders[-1].phases
     if recorded == subject.order:
         return _already(session, name, orders[-1], f"the stores have the same order already: {', '.join(recorded)}")
-    screen.say(", ".join(recorded), lead="the stores have      ")
-    screen.say(", ".join(subject.order), lead="the application has  ")
+    shown = (
+        Line.of(", ".join(recorded), lead="the stores have      "),
+        Line.of(", ".join(subject.order), lead="the application has  "),
+    )
+    screen.show(shown, err=screen.as_json and not yes)
     if not yes:
         ask(
             f"Have the stores adopt the order of the application for {name}? Signatures given so far stop counting.",
