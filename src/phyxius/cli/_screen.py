@@ -152,6 +152,11 @@ class Screen:
             }
             self.out.print(Text(json.dumps(told, ensure_ascii=True)), soft_wrap=True)
 
+    def show_cursor(self) -> None:
+        """Have a terminal show its cursor."""
+        with suppress(OSError):
+            self.out.show_cursor()
+
     @property
     def is_read(self) -> bool:
         """Whether anybody reads what was asked for, as far as is known."""

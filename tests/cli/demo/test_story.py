@@ -23,7 +23,7 @@ from phyxius.cli._demo import _story
 from phyxius.cli._demo._story import Story, pause_for
 from phyxius.cli._exits import CommandError, Exit
 from phyxius.cli._screen import Screen
-from tests.cli.support import COMMAND, process, terminal
+from tests.cli.support import COMMAND, on_terminal, process, terminal
 from tests.docs.support import pattern_of
 from tests.programs import running
 from tests.source import ROOT
@@ -253,3 +253,16 @@ def test_the_readme_shows_what_it_prints(told: Told) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [block] = re.findall(r"^```text\n(\$ phyxius check.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert re.search(pattern_of(block), told.text)
+
+
+def test_who_interrupts_it_has_the_cursor_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is killed while it draws leaves it hidden."""
+
+    def tell(story: Story) -> None:
+        story._screen.out.show_cursor(False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Story, "tell", tell)
+    ended = on_terminal("demo", "--fast")
+    assert ended.exit == 130
+    assert "\x1b[?25h" in ended.out.rpartition("\x1b[?25l")[2]

@@ -49,8 +49,12 @@ def demo(screen: Screen, keep: Path | None, *, fast: bool) -> Exit:
     Raises:
         CommandError: It went otherwise than it should.
     """
-    with place(screen, keep) as directory:
-        Story(screen, directory, pause_for(screen, fast=fast)).tell()
+    try:
+        with place(screen, keep) as directory:
+            Story(screen, directory, pause_for(screen, fast=fast)).tell()
+    except KeyboardInterrupt:
+        screen.show_cursor()  # a child that was killed in the middle may have left it hidden
+        raise
     return Exit.DONE
 
 
