@@ -6,17 +6,19 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+import phyxius
 from phyxius.clock import create_controlled_clock
 from phyxius.handler import recorded
 from phyxius.journal import Journal
-from tests.source import SRC
 
 NAME = "quote.read"
+OURS = str(Path(phyxius.__file__).parent)
 
 
 class LimitError(Exception):
@@ -40,7 +42,7 @@ class Interrupt:
         sys.settrace(self._before)
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.startswith(str(SRC)):
+        if not frame.f_code.co_filename.startswith(OURS):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and self.is_armed:
