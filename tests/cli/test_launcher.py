@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_wrong_usage(shop: Shop, args: list[str], told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "x", "5", "5y", "d", "-5d", "0s", "nand", "infd", "1e99d", "36501d", "5 d x", "1_0d"]
+    "given", ["", "x", "5", "5y", "d", "-5d", "0s", "nand", "infd", "1e99d", "36501d", "5 d x", "1_0d", "9999999999d"]
 )
 def test_what_is_no_duration(shop: Shop, given: str) -> None:
     """It says how one is written, or that none is so long."""
@@ -229,6 +230,15 @@ def test_an_interrupt_that_an_import_swallows(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "phyxius.cli")
     monkeypatch.setattr(sys, "meta_path", [Swallowing(), *sys.meta_path])
     assert phyxius("status") == Ended(130, "", "phyxius: interrupted; nothing is torn\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_who_calls_it_in_a_thread_keeps_the_signals(shop: Shop) -> None:
+    """There it cannot take them."""
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=phyxius_cli._leave_at_once, args=[0])
+    thread.start()
+    thread.join()
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -168,7 +168,7 @@ class _Signals:
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, _: object) -> None:
-        if os.getpid() != self._process:  # a child that the application has forked
+        if os.getpid() != self._process:  # pragma: no cover - in a child that the application has forked
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
             return
