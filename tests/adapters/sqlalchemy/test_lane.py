@@ -178,9 +178,10 @@ async def test_a_server_that_reads_no_more(driver: str, tmp_path: Path) -> None:
     """It ends in time, also in the middle of many rows, where asyncpg waits on when it is cancelled."""
     async with place_of(f"postgresql-{driver}", tmp_path) as place, CuttingProxy.unix(place.server.socket) as proxy:
         url = sa.make_url(place.url).set(host="127.0.0.1", port=proxy.port, query={})
-        async with open_stores(url, timeout=timedelta(seconds=1)) as stores:
+        async with open_stores(url) as stores:
             await stores.phase_store(SPEC).current()
             lane: Lane = stores._database._lane  # type: ignore[attr-defined]
+            lane.limit = timedelta(seconds=1)
             rows = [{"name": "x" * 100_000}] * 400
 
             def work(connection: Connection) -> None:
