@@ -405,18 +405,21 @@ async def test_starts_that_cannot_be_stored_fail_together(
     async with hasty(place, clock) as stores:
         tables = SqlRecorderTables(stores._database)
         recorder = await tables.create("api-1", False, 5, batch(1))
-        take, waiting = tables._starts.take, tables._starts._waiting
+        take, all_there = tables._starts.take, threading.Event()
 
         def take_all() -> list[Any]:
-            while place.kind == FILE and len(waiting) < 20:  # in a thread, which may be faster than who puts them there
-                pass
+            if place.kind == FILE:  # in a thread, which may be faster than who puts them there
+                all_there.wait(30)
             return take()
 
         with transactions(place, stores, "begin") as tried, place.locked(), monkeypatch.context() as patch:
             patch.setattr(tables._starts, "take", take_all)
             keeping = [tables.keep(recorder, f"k{number}", call_row(clock)) for number in range(20)]
-            answers = await asyncio.gather(*keeping, return_exceptions=True)
-        assert {type(answer) for answer in answers} == {place.error}
+            answers = asyncio.gather(*keeping, return_exceptions=True)
+            await asyncio.sleep(0)
+            all_there.set()
+            await answers
+        assert {type(answer) for answer in answers.result()} == {place.error}
         assert len(tried) == 1
         await tables.keep(recorder, "later", call_row(clock))
         assert place.rows("SELECT call_id FROM starts") == [("later",)]
