@@ -158,7 +158,6 @@ class Without:
 sys.meta_path.insert(0, Without)
 sys.argv = ["phyxius", *{args!r}]
 import runpy
-import signal
 runpy.run_module("phyxius_cli", run_name="__main__", alter_sys=True)
 """
 

@@ -120,6 +120,7 @@ async def test_tables_that_are_gone(engine: AsyncEngine, prefix: str, gone: list
     with pytest.raises(ServerStoreError, **wanted) as caught:
         await create_schema(engine, prefix=prefix)
     assert caught.value.problem == "corrupt"
+    assert all(name in str(caught.value) for name in names)
     with pytest.raises(ServerStoreError, **wanted):
         await stores._database.open(create=True)
     async with engine.connect() as connection:

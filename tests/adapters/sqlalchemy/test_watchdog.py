@@ -89,5 +89,5 @@ async def test_it_does_not_let_go() -> None:
                 watchdog.feed()
             await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="no answer within"):
         await asyncio.wait_for(hangs(), 30)
