@@ -59,6 +59,18 @@ def interrupted(**options: Any) -> Any:
     return create_migration(spec, journal=Journal[Any](clock=clock), phase_store=store, single_process=True)
 
 
+def cut_off() -> Any:
+    """A migration whose store interrupts whoever runs the command, and then fails at the commit."""
+    migration = interrupted(after=False)
+
+    async def lost(*_: object) -> Any:
+        interrupt_main()
+        raise ConnectionError("the line is dead")
+
+    migration.phase_store.try_advance = lost
+    return migration
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_an_interrupt_at_the_commit(shop: Shop, after: bool) -> None:
     """A commit is never cut in two, and what became of it is told."""
@@ -82,14 +94,7 @@ def test_an_interrupt_after_which_nothing_can_be_read(shop: Shop) -> None:
 
 def test_an_interrupt_at_a_commit_of_which_nothing_is_known(shop: Shop) -> None:
     """That it is where it was does not prove that it stays there: the commit may still be on its way."""
-    migration = interrupted(after=False)
-
-    async def lost(*_: object) -> Any:
-        interrupt_main()
-        raise ConnectionError("the line is dead")
-
-    migration.phase_store.try_advance = lost
-    shop.has(migration)
+    shop.has(cut_off())
     ended = advance("flip")
     assert ended.exit == 6
     assert ended.err == (
@@ -100,14 +105,7 @@ def test_an_interrupt_at_a_commit_of_which_nothing_is_known(shop: Shop) -> None:
 
 def test_an_interrupt_while_that_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more changes nothing of how it ends."""
-    migration = interrupted(after=False)
-
-    async def lost(*_: object) -> Any:
-        interrupt_main()
-        raise ConnectionError("the line is dead")
-
-    migration.phase_store.try_advance = lost
-    shop.has(migration)
+    shop.has(cut_off())
     with monkeypatch.context() as patch:
         patch.setattr(Screen, "error", lambda *_: patch.undo() or interrupt_main())
         assert advance("flip") == Ended(6, "quotes  expand → flip\n")
